@@ -1,0 +1,142 @@
+"""The rows that pass between stages (docs/contracts.md), checked whenever they are read.
+
+A file is an interface: an unknown, missing or wrong key is an error that names the file, the line and the key.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from potstill.files import atomic_open
+from potstill.stop import DATA, Stop
+
+
+class Record(BaseModel):
+    # an offending value can be personal data or a secret, so errors name the key and the rule only
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class SlotSpec(Record):
+    """How one leaf of the answer is scored. `tolerance` is in the slot's own unit."""
+
+    level: str
+    tolerance: float | None = None
+    threshold: float | None = None
+    critical: bool = False
+
+
+class Exemplar(Record):
+    """One logged strong-model call: a row of the DuckDB table `examples`."""
+
+    id: str
+    task: str
+    prompt_text: str
+    response_strong: str
+    metadata: dict[str, Any] = {}
+    slot_specs: dict[str, SlotSpec] | None = None
+    system_prompt: str | None = None
+
+
+class Example(Record):
+    """A cleaned exemplar: one line of clean.jsonl or of a snapshot."""
+
+    id: str
+    task: str
+    system: str
+    prompt: str
+    response: str
+    slots: dict[str, SlotSpec]
+    metadata: dict[str, Any]
+    schema_version: str
+    source_sha256: str
+
+
+class Reject(Record):
+    id: str
+    task: str
+    stage: str
+    reason: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    detail: str
+
+
+class Prediction(Record):
+    """One answer of a model. `output` is the text as generated; `parsed` the object in it, repaired if need be."""
+
+    id: str
+    task: str
+    output: str
+    parsed: Any
+    valid_json: bool
+    valid_schema: bool
+    repaired: bool
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: float
+    finish_reason: Literal["stop", "length", "error"]
+    backend: str
+
+
+class Verdict(Record):
+    """The score of one slot of one answer. An error is never a zero: its score and passed are null."""
+
+    id: str
+    task: str
+    slot: str
+    level: str
+    reference: Any
+    candidate: Any
+    score: float | None
+    passed: bool | None
+    status: Literal["scored", "error"]
+    judge: str
+    reason: str
+    cached: bool
+    cost_usd: float
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def explain(error: ValidationError) -> str:
+    """One line: every offending key with the rule it broke, never the value."""
+    parts = []
+    for item in error.errors(include_url=False, include_input=False):
+        key = ".".join(str(step) for step in item["loc"]) or "the row"
+        parts.append(f"{key}: {item['msg']}")
+    return "; ".join(parts)
+
+
+def parse_row(line: str, model: type[R], where: str, mend: str) -> R:
+    """Parses one JSON line. Raises Stop 65 that names `where`, the key and the rule, and ends with `mend`."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise Stop(f"{where}: not JSON ({error}). {mend}", DATA) from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Stop(f"{where}: {explain(error)}. {mend}", DATA) from None
+
+
+def read_jsonl(path: Path, model: type[R], mend: str = "Run the stage that writes it again.") -> Iterator[R]:
+    """Streams the rows of a JSONL file. Raises Stop 65 when it is missing or a row breaks the contract."""
+    path = Path(path)
+    if not path.is_file():
+        raise Stop(f"{path} is not there. {mend}", DATA)
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield parse_row(line, model, f"{path} line {number}", mend)
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
+    """Writes rows as JSON lines, whole or not at all; returns how many."""
+    count = 0
+    with atomic_open(path) as file:
+        for row in rows:
+            file.write(row.model_dump_json() + "\n")
+            count += 1
+    return count
