@@ -20,7 +20,8 @@ def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as file:
+        encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+        with open(descriptor, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -58,8 +59,8 @@ def sha256_text(text: str) -> str:
 
 
 @contextlib.contextmanager
-def stage_lock(folder: Path, stage: str) -> Iterator[None]:
-    """Holds `stage` for this process. Raises Stop 75, naming the holder, while another process has it.
+def stage_lock(folder: Path, stage: str, wait: bool = False) -> Iterator[None]:
+    """Holds `stage` for this process. While another has it: waits, or raises Stop 75 that names the holder.
 
     The kernel drops the lock when the process ends, however it ends.
     """
@@ -67,11 +68,13 @@ def stage_lock(folder: Path, stage: str) -> Iterator[None]:
     path = folder / f".{stage}.lock"
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise Stop(f"{stage} is already running in {folder}: {holder}. Wait for it, then run this again.", BUSY) from None
+            raise Stop(
+                f"{stage} is already running in {folder}: {holder}. Wait for it, then run this again.", BUSY
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()

@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +54,7 @@ def run_folder(run: str) -> Path:
 
 
 def new_run_name(workload: str, train_config: str) -> str:
-    return f"{workload}-{train_config}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    return f"{workload}-{train_config}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 def find_run(workload: str, run: str | None) -> str:
@@ -62,7 +62,10 @@ def find_run(workload: str, run: str | None) -> str:
     if run is not None:
         if not (run_folder(run) / "run.json").is_file():
             known = sorted(p.parent.name for p in MODELS.glob("*/run.json"))
-            raise Stop(f"models/{run}/run.json is not there.{config.nearest(run, known)} Run fab train.prepare -w {workload}.", DATA)
+            raise Stop(
+                f"models/{run}/run.json is not there.{config.nearest(run, known)} Run fab train.prepare -w {workload}.",
+                DATA,
+            )
         return run
     # run.json is written once, when the run is prepared
     candidates = [p for p in MODELS.glob("*/run.json") if f'"workload": "{workload}"' in p.read_text(encoding="utf-8")]
@@ -92,10 +95,14 @@ def lock_sha256() -> str | None:
 
 
 def go_offline() -> None:
-    """Keeps libraries from phoning home. A hub download happens only where a train config names a hub base."""
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "UNSLOTH_DISABLE_STATISTICS", "LITELLM_LOCAL_MODEL_COST_MAP"):
-        os.environ[name] = "1" if name.startswith(("HF", "UNSLOTH")) else "True"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["DO_NOT_TRACK"] = "1"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    """Keeps libraries from phoning home, and the hub from being asked unless the user set HF_HUB_OFFLINE=0."""
+    quiet = {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    os.environ.update(quiet)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -44,7 +44,10 @@ class Split(Config):
 
 class WorkloadConfig(Config):
     schema_version: str
+    # a file under data/samples/<name>/
     system_prompt: str
+    # what ./fab demo asks the packaged model
+    demo_message: str
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     split: Split
 
@@ -65,6 +68,14 @@ class Workload:
     def samples(self) -> Path:
         return SAMPLES / self.name
 
+    @functools.cached_property
+    def system_prompt(self) -> str:
+        """The system text of rows that bring none of their own."""
+        path = self.samples / self.settings.system_prompt
+        if not path.is_file():
+            raise Stop(f"{path} is not there; configs/workloads/{self.name}.yaml names it as system_prompt.")
+        return path.read_text(encoding="utf-8").strip()
+
     def check(self, task: str, answer: Any) -> tuple[Any, str]:
         """Validates a parsed answer: (the object with every key in schema order, "") or (None, why not)."""
         try:
@@ -83,6 +94,10 @@ def load(name: str) -> Workload:
     path = CONFIGS / "workloads" / f"{name}.yaml"
     if not name.isidentifier() or not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise Stop(f"no workload {name!r}: {path} is not there.{config.nearest(name, known)} Known: {', '.join(known) or 'none'}.", USAGE)
+        raise Stop(
+            f"no workload {name!r}: {path} is not there.{config.nearest(name, known)} "
+            f"Known: {', '.join(known) or 'none'}.",
+            USAGE,
+        )
     settings = config.load(path, WorkloadConfig)
     return Workload(name, settings, importlib.import_module(f"potstill.workloads.{name}"))

@@ -1,0 +1,130 @@
+"""Loads a run's model as it is graded and packaged, and generates with it greedily."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill import runs
+from potstill.project import run_folder
+from potstill.records import Example
+from potstill.stop import DATA, Stop
+
+PAD_TO = 8
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Token ids without the stop token. `latency_ms` is the time of the batch the answer came in."""
+
+    index: int
+    ids: list[int]
+    finish_reason: Literal["stop", "length"]
+    latency_ms: float
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return _loaded(AutoTokenizer.from_pretrained, folder)
+
+
+def load_base(record: runs.RunRecord, dtype: Any) -> tuple[Any, Any]:
+    """The untuned base of a run and its tokenizer."""
+    return load_folder(record.base.path, dtype)
+
+
+def load_folder(folder: str | Path, dtype: Any) -> tuple[Any, Any]:
+    """A model in evaluation mode and its tokenizer. Raises Stop 65 when the folder is no whole model."""
+    from transformers import AutoModelForCausalLM
+
+    return _loaded(AutoModelForCausalLM.from_pretrained, folder, dtype=dtype).eval(), load_tokenizer(folder)
+
+
+def load_merged(run: str, dtype: Any) -> tuple[Any, Any]:
+    """The trained model of a run and its tokenizer. An adapter is merged in float32, then cast to `dtype`.
+
+    Raises Stop 65 when the run is not trained.
+    """
+    import torch
+
+    record = runs.require_trained(run)
+    if record.mode == "full":
+        return load_folder(run_folder(run) / "model", dtype)
+    from peft import PeftModel
+
+    base, tokenizer = load_base(record, torch.float32)
+    merged = PeftModel.from_pretrained(base, run_folder(run) / "adapter").merge_and_unload()
+    return merged.to(dtype).eval(), tokenizer
+
+
+def generate(
+    model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, batch_size: int = 32
+) -> Iterator[Generated]:
+    """Greedy answers to prompts given as token ids; they come in order of prompt length, so mind `index`."""
+    import torch
+
+    stops = stop_ids(model, tokenizer)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        width = -(-max(len(prompts[i]) for i in batch) // PAD_TO) * PAD_TO
+        ids = torch.full((len(batch), width), tokenizer.pad_token_id)
+        mask = torch.zeros((len(batch), width), dtype=torch.long)
+        for row, i in enumerate(batch):  # left padding: every answer starts at the same position
+            ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask[row, width - len(prompts[i]) :] = 1
+        started = time.perf_counter()
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                top_k=None,
+                top_p=None,
+                eos_token_id=sorted(stops),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        latency_ms = (time.perf_counter() - started) * 1000
+        for row, i in enumerate(batch):
+            yield _cut(i, output[row, width:].tolist(), stops, latency_ms)
+
+
+def stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    """<eos>, the end of a turn, and whatever the model's generation config names."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    listed = named if isinstance(named, list) else [named]
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>"), *listed]
+    return {i for i in ends if i is not None}
+
+
+def always_null(example: Example) -> Any:
+    """The answer that says nothing: every leaf null, every list empty. What guessing is measured against."""
+    import json
+
+    return _emptied(json.loads(example.response))
+
+
+def _emptied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _emptied(item) for key, item in value.items()}
+    return [] if isinstance(value, list) else None
+
+
+def _cut(index: int, ids: list[int], stops: set[int], latency_ms: float) -> Generated:
+    for position, token in enumerate(ids):
+        if token in stops:
+            return Generated(index, ids[:position], "stop", latency_ms)
+    return Generated(index, ids, "length", latency_ms)
+
+
+def _loaded(load: Any, folder: str | Path, **options: Any) -> Any:
+    # a folder that is not there would be looked up on the hub
+    if not Path(folder).is_dir():
+        raise Stop(f"{folder} is not there; want a model folder. Run fab train.prepare again.", DATA)
+    try:
+        return load(str(folder), **options)
+    except OSError as error:
+        raise Stop(f"{folder} is no whole model folder: {str(error).splitlines()[0]}", DATA) from None

@@ -1,0 +1,111 @@
+"""What is known of one training run: models/<run>/run.json and config.yaml, written by train.prepare."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from potstill import config
+from potstill.config import Config
+from potstill.project import CONFIGS, run_folder
+from potstill.records import Record, parse_row
+from potstill.snapshots import Snapshot
+from potstill.stop import DATA, Stop
+
+
+class Base(Record):
+    """`path` is the local folder, downloaded by train.prepare when `name` is a hub id; `sha256` that of its weights."""
+
+    name: str
+    path: str
+    revision: str | None
+    sha256: str
+
+
+class RunRecord(Record):
+    run: str
+    workload: str
+    created_at: str
+    train_config: str
+    mode: Literal["full", "lora"]
+    base: Base
+    snapshot: str
+    snapshots: dict[str, Snapshot]
+    git_commit: str | None
+    git_dirty: bool
+    lock_sha256: str | None
+    seed: int
+    device: str
+
+
+class Lora(Config):
+    """PEFT's LoraConfig keys."""
+
+    r: Annotated[int, Field(gt=0)]
+    lora_alpha: Annotated[int, Field(gt=0)]
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: list[str]
+
+
+class Sft(Config):
+    """TRL's SFTConfig keys; what is not here keeps TRL's default."""
+
+    max_length: Annotated[int, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    num_train_epochs: Annotated[float, Field(gt=0)]
+    per_device_train_batch_size: Annotated[int, Field(gt=0)]
+    per_device_eval_batch_size: Annotated[int, Field(gt=0)] = 32
+    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    optim: str = "adamw_torch"
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    max_steps: int = -1
+    logging_steps: Annotated[int, Field(gt=0)] = 10
+    save_steps: Annotated[int, Field(gt=0)] = 100
+    gradient_checkpointing: bool = False
+    seed: int = 0
+
+
+class TrainConfig(Config):
+    """configs/train/<name>.yaml: one kind of run."""
+
+    # `nano`, a local folder, or a Hugging Face id
+    base: str
+    revision: str | None = None
+    mode: Literal["full", "lora"]
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: Lora | None = None
+    sft: Sft
+
+
+def train_config(name: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
+    path = CONFIGS / "train" / f"{name}.yaml"
+    settings = config.load(path, TrainConfig, overrides)
+    if (settings.mode == "lora") != (settings.lora is not None):
+        raise Stop(f"{path}: mode {settings.mode!r} {'needs' if settings.mode == 'lora' else 'has no'} section 'lora'")
+    return settings
+
+
+def resolved_config(run: str) -> TrainConfig:
+    return config.load(run_folder(run) / "config.yaml", TrainConfig)
+
+
+def read(run: str) -> RunRecord:
+    path = run_folder(run) / "run.json"
+    if not path.is_file():
+        raise Stop(f"{path} is not there. Run fab train.prepare.", DATA)
+    return parse_row(path.read_text(encoding="utf-8"), RunRecord, str(path), "Run fab train.prepare again.")
+
+
+def is_trained(run: str) -> bool:
+    # written last, so its existence means that the weights are complete
+    return (run_folder(run) / "metrics.json").is_file()
+
+
+def require_trained(run: str) -> RunRecord:
+    record = read(run)
+    if not is_trained(run):
+        raise Stop(f"models/{run} is not trained yet. Run fab train.run -r {run}.", DATA)
+    return record

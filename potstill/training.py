@@ -1,0 +1,80 @@
+"""The trainer's companions: batches, progress, MLflow, and a clean stop on a signal. Imported after unsloth."""
+
+import signal
+import sys
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from potstill import tracking
+from potstill.rows import IGNORED
+from potstill.runs import RunRecord, TrainConfig
+
+LINE_INTERVAL_S = 5.0
+
+
+def collator(tokenizer: Any) -> Any:
+    """Pads rows on the right. Padding is neither attended to nor trained on."""
+
+    def collate(features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        width = max(len(f["input_ids"]) for f in features)
+        ids = torch.full((len(features), width), tokenizer.pad_token_id)
+        labels = torch.full((len(features), width), IGNORED)
+        mask = torch.zeros((len(features), width), dtype=torch.long)
+        for row, feature in enumerate(features):
+            n = len(feature["input_ids"])
+            ids[row, :n] = torch.tensor(feature["input_ids"])
+            labels[row, :n] = torch.tensor(feature["labels"])
+            mask[row, :n] = 1
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+    return collate
+
+
+class Watch(TrainerCallback):
+    """Shows progress, logs to MLflow, counts tokens, and turns the first SIGINT or SIGTERM into a saved checkpoint."""
+
+    def __init__(self, record: RunRecord, settings: TrainConfig):
+        self.tracking, self.run_id = tracking.start(record, settings)
+        self.interrupted = False
+        self.tokens = 0
+        self._shown = self._started = 0.0
+        self._first_step = 0
+        self._loss = float("nan")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        tracking.log(self.tracking, self.run_id, metrics, step)
+
+    def close(self, status: str) -> None:
+        self.tracking.set_terminated(self.run_id, status)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = self._shown = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+        now = time.monotonic()
+        if now - self._shown >= LINE_INTERVAL_S or state.global_step == state.max_steps:
+            self._shown = now
+            rate = (state.global_step - self._first_step) / (now - self._started)
+            left = (state.max_steps - state.global_step) / rate
+            line = f"train: step {state.global_step} of {state.max_steps}, loss {self._loss:.3f}, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
+        self.tokens = int((logs or {}).get("num_tokens", self.tokens))
+        numbers = {key: value for key, value in (logs or {}).items() if isinstance(value, int | float)}
+        self.log(numbers, state.global_step)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.interrupted:  # a second Ctrl-C does not wait for the step
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("stopping after this step", file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""Prepares a training run: checks base, snapshot and config against each other, and writes models/<run>/.
+
+Run: python -m scripts.train.prepare -w batfit -c nano [-r name] [-o sft.learning_rate=1.0e-3]
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from potstill import bases, cli, models, progress, project, rows, runs, snapshots, workload
+from potstill.files import write_json, write_text
+from potstill.records import Reject, write_jsonl
+from potstill.snapshots import SPLITS, Version
+from potstill.stop import DATA, USAGE, Stop
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = cli.parser(__doc__, config="nano", dry_run=True)
+    parser.add_argument("-r", "--run", help="name of the new run (default: workload, config and time)")
+    arguments = parser.parse_args(argv)
+    job = workload.load(cli.workload_name(arguments))
+    settings = runs.train_config(arguments.config, arguments.override)
+    run = arguments.run or project.new_run_name(job.name, arguments.config)
+    folder = project.run_folder(run)
+    if (folder / "run.json").exists():
+        raise Stop(f"{folder} is there already: a run is prepared once. Give another name with -r.", USAGE)
+    name, version = snapshots.newest(job.name)
+    base = bases.resolve(settings.base, settings.revision)
+    refused = preflight(version, models.load_tokenizer(base.path), settings)
+    commit, dirty = project.git_commit()
+    record = runs.RunRecord(
+        run=run,
+        workload=job.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        train_config=arguments.config,
+        mode=settings.mode,
+        base=base,
+        snapshot=name,
+        snapshots=version.files(),
+        git_commit=commit,
+        git_dirty=dirty,
+        lock_sha256=project.lock_sha256(),
+        seed=settings.sft.seed,
+        device=device(),
+    )
+    if arguments.dry_run:
+        print(record.model_dump_json(indent=2))
+        return
+    write_jsonl(folder / "refused.jsonl", refused)
+    write_text(folder / "config.yaml", f"# resolved from configs/train/{arguments.config}.yaml\n" + dump(settings))
+    # last: its existence means that the run is prepared
+    write_json(folder / "run.json", record.model_dump())
+    cli.done([folder / "config.yaml", folder / "refused.jsonl", folder / "run.json"], f"fab train.run -r {run}")
+
+
+def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> list[Reject]:
+    """Renders every row to be trained on. Raises Stop 65 when a split would be left with none."""
+    refused: list[Reject] = []
+    for split in SPLITS:
+        snapshot = version.files()[split]
+        examples = list(progress.track(snapshots.read(snapshot), f"check {split}", snapshot.rows))
+        kept, rejected = rows.training_rows(examples, tokenizer, settings.sft.max_length)
+        if not kept:
+            raise Stop(f"{snapshot.file}: no row fits into max_length {settings.sft.max_length}. Raise it.", DATA)
+        refused += rejected
+        longest = max(len(row["input_ids"]) for row in kept)
+        trained = sum(sum(label != rows.IGNORED for label in row["labels"]) for row in kept)
+        print(
+            f"{split:5} {len(kept):6} rows, longest {longest} tokens, {trained} trained tokens, {len(rejected)} refused"
+        )
+    for reason, count in Counter(r.reason for r in refused).items():
+        print(f"refused {count} rows: {reason}; see refused.jsonl in the run's folder")
+    return refused
+
+
+def device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+
+
+def dump(settings: runs.TrainConfig) -> str:
+    return yaml.safe_dump(settings.model_dump(exclude_none=True), sort_keys=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,172 @@
+"""Fine-tunes a prepared run with Unsloth and TRL: LoRA or full, on a GPU or a CPU.
+
+Run: python -m scripts.train.run -r <run>        (or: fab train.run -r <run>)
+Interrupted with Ctrl-C it saves a checkpoint; running it again goes on from the newest complete one.
+"""
+
+import math
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from potstill import cli, project, rows, runs, snapshots
+from potstill.files import stage_lock, write_json
+from potstill.runs import RunRecord, TrainConfig
+from potstill.stop import BUSY, DATA, OK, Stop
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = cli.parser(__doc__, run=True).parse_args(argv)
+    run = project.find_run(cli.workload_name(arguments), arguments.run)
+    record, settings, folder = runs.read(run), runs.resolved_config(run), project.run_folder(run)
+    if runs.is_trained(run):
+        print(f"{run} is trained already; prepare a new run to train again")
+        return OK
+    with stage_lock(folder, "train"):
+        metrics = train(record, settings, folder)
+    if metrics is None:
+        print(f"stopped; a checkpoint is in {folder / 'checkpoints'}. Run fab train.run -r {run} to go on.")
+        return BUSY
+    weights = folder / ("model" if settings.mode == "full" else "adapter")
+    print(
+        f"loss {metrics['train_loss']:.4f}, val loss {metrics['eval_loss']:.4f}, {metrics['tokens_per_s']:.0f} tokens/s"
+    )
+    cli.done([weights, folder / "metrics.json"], f"fab eval.generate -r {run}")
+    return OK
+
+
+def train(record: RunRecord, settings: TrainConfig, folder: Path) -> dict[str, float] | None:
+    """Trains to the end and saves; None when it was interrupted."""
+    model, tokenizer = load(record, settings)
+    from potstill.training import Watch, collator
+
+    train_rows = rows.weighted(snapshots.read(record.snapshots["train"]), settings.sft.seed)
+    datasets = {
+        "train": dataset(train_rows, tokenizer, settings, record),
+        "val": dataset(list(snapshots.read(record.snapshots["val"])), tokenizer, settings, record),
+    }
+    watch = Watch(record, settings)
+    trainer = make_trainer(model, tokenizer, settings, folder, datasets, collator(tokenizer), watch)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint:
+        print(f"going on from {checkpoint}", flush=True)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if watch.interrupted:
+        watch.close("KILLED")
+        return None
+    elapsed_s = time.monotonic() - started
+    metrics = summary(trainer, watch, elapsed_s)
+    save(model, tokenizer, folder, "model" if settings.mode == "full" else "adapter")
+    watch.log(metrics, trainer.state.global_step)
+    watch.close("FINISHED")
+    write_json(folder / "metrics.json", metrics)
+    # the optimizer's state is of no use to a finished run
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return metrics
+
+
+def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
+    # unsloth must be imported before trl and transformers, which it patches, and writes its cache into the folder
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(project.MODELS / ".unsloth_cache"))
+    from unsloth import FastLanguageModel  # isort: skip
+    import torch
+
+    from potstill.models import load_tokenizer
+
+    torch.manual_seed(settings.sft.seed)
+    model, _ = FastLanguageModel.from_pretrained(
+        record.base.path,
+        max_seq_length=settings.sft.max_length,
+        dtype=getattr(torch, settings.dtype),
+        load_in_4bit=False,
+        full_finetuning=settings.mode == "full",
+    )
+    if settings.lora is not None:
+        model = FastLanguageModel.get_peft_model(
+            model,
+            **settings.lora.model_dump(),
+            use_gradient_checkpointing="unsloth" if settings.sft.gradient_checkpointing else False,
+            random_state=settings.sft.seed,
+        )
+    # the tokenizer as every other stage reads it; Unsloth may change padding and template of its own
+    return model, load_tokenizer(record.base.path)
+
+
+def dataset(examples: list[Any], tokenizer: Any, settings: TrainConfig, record: RunRecord) -> Any:
+    from datasets import Dataset
+
+    kept, _ = rows.training_rows(examples, tokenizer, settings.sft.max_length)
+    if not kept:
+        raise Stop(f"run {record.run}: no row fits into max_length {settings.sft.max_length}.", DATA)
+    return Dataset.from_list(kept)
+
+
+def make_trainer(
+    model: Any, tokenizer: Any, settings: TrainConfig, folder: Path, datasets: dict[str, Any], collate: Any, watch: Any
+) -> Any:
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = SFTConfig(
+        **settings.sft.model_dump(),
+        bf16=settings.dtype == "bfloat16",
+        output_dir=str(folder / "checkpoints"),
+        # rows come as token ids from potstill/prompt.py, so that training sees what serving sends
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        save_strategy="steps",
+        save_total_limit=2,
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+    )
+    return SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets["train"],
+        eval_dataset=datasets["val"],
+        data_collator=collate,
+        processing_class=tokenizer,
+        callbacks=[watch],
+    )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint: transformers writes trainer_state.json last."""
+    complete = folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+    return max((p.parent for p in complete), key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+def summary(trainer: Any, watch: Any, elapsed_s: float) -> dict[str, float]:
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    eval_loss = trainer.evaluate()["eval_loss"]
+    return {
+        "train_loss": losses[-1] if losses else math.nan,
+        "eval_loss": eval_loss,
+        "eval_perplexity": math.exp(min(eval_loss, 50.0)),
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "train_s": elapsed_s,
+        "tokens_per_s": watch.tokens / elapsed_s,
+    }
+
+
+def save(model: Any, tokenizer: Any, folder: Path, name: str) -> None:
+    """Saves beside and renames, so that a folder of that name is always whole."""
+    partial = folder / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    partial.rename(folder / name)
+
+
+if __name__ == "__main__":
+    if "-h" not in sys.argv[1:] and "--help" not in sys.argv[1:]:
+        print("train: loading Unsloth", flush=True)
+    cli.run(main)
