@@ -10,8 +10,8 @@ from typing import Any
 
 from potstill import bases, cli, models, progress, project, prompt, runs, snapshots, workload
 from potstill.files import write_json, write_text
+from potstill.leaves import ABSENT, leaf
 from potstill.records import Example
-from potstill.slots import leaf
 from potstill.snapshots import SPLITS
 
 PERCENTILES = (50, 90, 99, 100)
@@ -47,7 +47,7 @@ def describe(examples: list[Example], tokenizer: Any, max_length: int) -> dict[s
         answer = json.loads(example.response)
         for path in example.slots:
             value = leaf(answer, path)
-            present[path]["empty" if value in (None, [], "") else "filled"] += 1
+            present[path]["empty" if value in (None, [], "", ABSENT) else "filled"] += 1
     return {
         "rows": len(examples),
         "tasks": dict(Counter(e.task for e in examples)),

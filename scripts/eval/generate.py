@@ -1,6 +1,6 @@
 """Answers a snapshot with a run's model: greedy, unconstrained, batched; killed, it goes on where it was.
 
-Run: python -m scripts.eval.generate -r <run> [--backend merged|base|null] [--split test] [--limit N] [--filter task=t1_parse]
+Run: python -m scripts.eval.generate -r <run> [--backend merged|base|null] [--split test] [--limit N] [--filter K=V]
 merged is the trained model; base the model it was trained from; null answers nothing, which is what guessing scores.
 """
 
