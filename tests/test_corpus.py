@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill import corpus
+from potstill.records import Exemplar
+from potstill.stop import DATA, USAGE, Stop
+
+PAIR = {"input": "skiddy deck", "output": {"a": 1.5}}
+
+
+def read(folder: Path, rows: list, manifest: str | None = None) -> list[Exemplar]:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "system.txt").write_text("Answer in JSON.\n", encoding="utf-8")
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    listed = manifest or "system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl]}}\n"
+    (folder / "manifest.yaml").write_text(listed, encoding="utf-8")
+    return list(corpus.read(folder, ["t1", "t2"], "3"))
+
+
+def test_both_layouts_give_the_same_exemplar(tmp_path):
+    chat = {"messages": [{"role": "user", "content": "skiddy deck"}], "output_json": {"a": 1.5}}
+    (one,), (other,) = read(tmp_path, [PAIR]), read(tmp_path, [chat])
+    assert one == other
+    assert one.prompt_text == "skiddy deck"
+    assert one.response_strong == '{"a":1.5}'
+    assert one.system_prompt == "Answer in JSON."
+    assert one.metadata == {"schema_version": "3"}
+
+
+def test_last_user_message_and_the_rows_own_system_text_count(tmp_path):
+    talk = [("system", "Be brief."), ("user", "first"), ("user", "last")]
+    messages = [{"role": role, "content": content} for role, content in talk]
+    (exemplar,) = read(tmp_path, [{"messages": messages, "output_json": "{}"}])
+    assert (exemplar.prompt_text, exemplar.system_prompt) == ("last", "Be brief.")
+
+
+def test_an_answer_given_as_text_is_passed_on_as_it_is(tmp_path):
+    assert read(tmp_path, [{**PAIR, "output": '{ "a": 1,}'}])[0].response_strong == '{ "a": 1,}'
+
+
+def test_ids_are_the_rows_own_or_stable(tmp_path):
+    first, second = read(tmp_path, [PAIR, {**PAIR, "input": "other", "id": "mine"}])
+    assert second.id == "mine"
+    assert read(tmp_path, [PAIR])[0].id == first.id
+    assert read(tmp_path, [{**PAIR, "output": {}}])[0].id != first.id
+
+
+def test_labels_reach_the_metadata(tmp_path):
+    rows = [{**PAIR, "group": "g", "slice": "hard"}, {**PAIR, "input": "two", "family": "f"}]
+    one, two = read(tmp_path, rows)
+    assert one.metadata == {"schema_version": "3", "group": "g", "slice": "hard"}
+    assert two.metadata["group"] == "f"
+
+
+def test_weights_tenants_and_val_files(tmp_path):
+    (tmp_path / "val.jsonl").write_text(json.dumps({**PAIR, "input": "held out"}), encoding="utf-8")
+    (tmp_path / "wolf.jsonl").write_text(json.dumps({**PAIR, "input": "howl"}), encoding="utf-8")
+    manifest = """
+system_prompt: system.txt
+tasks: {t1: {files: [rows.jsonl, val.jsonl]}, t2: {files: [rows.jsonl], weight: 0}}
+tenants: {wolf: {files: {t1: [wolf.jsonl]}, weight: 0.25}, gone: {files: {t1: [rows.jsonl]}, weight: 0.0}}
+"""
+    plain, held_out, howl = read(tmp_path, [PAIR], manifest)
+    assert {row.task for row in (plain, held_out, howl)} == {"t1"}
+    assert "weight" not in plain.metadata
+    assert held_out.metadata["split"] == "val"
+    assert howl.metadata == {"tenant": "wolf", "weight": 0.25, "schema_version": "3"}
+
+
+def test_a_repeated_row_comes_once_but_an_id_names_one_row(tmp_path):
+    assert len(read(tmp_path, [PAIR, PAIR])) == 1
+    with pytest.raises(Stop, match=r"rows\.jsonl line 2: id 'x' is already taken by another row, .*line 1"):
+        read(tmp_path, [{**PAIR, "id": "x"}, {**PAIR, "id": "x", "input": "other"}])
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ("{not json", "not JSON"),
+        ("[1]", "the row"),
+        ({"input": "x"}, "output"),
+        ({**PAIR, "outptu": 1}, "outptu"),
+        ({"input": 4, "output": {}}, "input"),
+        ({"input": "x", "output": [1]}, "output"),
+        ({"messages": [], "output_json": {}}, "no message of role 'user'"),
+        ({"messages": [{"role": "robot", "content": "x"}], "output_json": {}}, r"messages\.0\.role"),
+        ({"messages": [{"role": "user", "content": "x"}], "output": {}}, "output_json"),
+        ('{"input": "x", "output": {"a": NaN}}', "NaN"),
+    ],
+)
+def test_a_malformed_row_is_one_clear_line(tmp_path, row, named):
+    with pytest.raises(Stop, match=rf"rows\.jsonl line 2: .*{named}") as caught:
+        read(tmp_path, [PAIR, row])
+    assert caught.value.code == DATA
+    assert "\n" not in str(caught.value)
+    assert "Mend the row" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "named", "code"),
+    [
+        ("system_prompt: system.txt\ntasks: {t1: {files: [gone.jsonl]}}", r"gone\.jsonl is not there", DATA),
+        ("system_prompt: gone.txt\ntasks: {}", r"gone\.txt is not there", DATA),
+        ("system_prompt: system.txt\ntasks: {t9: {files: []}}", "no task 't9'", USAGE),
+        ("system_prompt: system.txt\ntasks: {t9: {files: [rows.jsonl]}}", "no task 't9'", USAGE),
+        (
+            "system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], wieght: 1}}",
+            r"unknown key 'tasks\.t1\.wieght'",
+            USAGE,
+        ),
+        ("system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], weight: -1}}", "weight", USAGE),
+        ("system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], weight: .nan}}", "weight", USAGE),
+    ],
+)
+def test_a_wrong_manifest_is_one_clear_line(tmp_path, manifest, named, code):
+    with pytest.raises(Stop, match=named) as caught:
+        read(tmp_path, [PAIR], manifest)
+    assert caught.value.code == code
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    read(tmp_path, [PAIR])
+    (tmp_path / "rows.jsonl").write_bytes(b'{"input": "\xff"}')
+    with pytest.raises(Stop, match=r"rows\.jsonl: byte 11 is not UTF-8"):
+        list(corpus.read(tmp_path, ["t1"], "1"))
