@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from potstill import project
 from potstill.stop import BUSY, IO, Stop
 
 
-def parser(doc: str | None, *, workload: bool = True, run: bool = False, config: str | None = None, dry_run: bool = False):
+def parser(
+    doc: str | None, *, workload: bool = True, run: bool = False, config: str | None = None, dry_run: bool = False
+):
     """An ArgumentParser with DESIGN's common options. `config` is the default name under configs/<stage>/."""
     arguments = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if workload:
@@ -21,7 +24,12 @@ def parser(doc: str | None, *, workload: bool = True, run: bool = False, config:
     if config is not None:
         arguments.add_argument("-c", "--config", default=config, help="name of a YAML file (default: %(default)s)")
         arguments.add_argument(
-            "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="overrides a key of the config; repeatable"
+            "-o",
+            "--override",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="overrides a key of the config; repeatable",
         )
     if dry_run:
         arguments.add_argument("--dry-run", action="store_true", help="says what would be written, and writes nothing")
@@ -43,6 +51,7 @@ def done(wrote: list[Path | str], following: str | None = None) -> None:
 def run(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits with the code DESIGN section 6 gives its end."""
     project.go_offline()
+    quiet()
     try:
         code = main() or 0
     except Stop as stop:
@@ -57,7 +66,18 @@ def run(main: Callable[[], int | None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
             raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror}. Nothing was half-written; mend it and run again.", file=sys.stderr)
+        print(
+            f"error: {error.filename or 'a file'}: {error.strerror}. Nothing was half-written; mend it and run again.",
+            file=sys.stderr,
+        )
         code = IO
     sys.stdout.flush()
     raise SystemExit(code)
+
+
+def quiet() -> None:
+    """Leaves the screen to our own lines: libraries show errors only."""
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    for name in ("torch.utils._pytree", "torchao", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from potstill.stop import USAGE, Stop
+from potstill.stop import Stop
 
 
 class Config(BaseModel):

@@ -96,13 +96,13 @@ def lock_sha256() -> str | None:
 
 def go_offline() -> None:
     """Keeps libraries from phoning home, and the hub from being asked unless the user set HF_HUB_OFFLINE=0."""
-    quiet = {
+    settings = {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "1",
     }
-    os.environ.update(quiet)
+    os.environ.update(settings)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -42,7 +42,7 @@ class Watch(TrainerCallback):
         self.tokens = 0
         self._shown = self._started = 0.0
         self._first_step = 0
-        self._loss = float("nan")
+        self._loss: float | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
 
@@ -64,7 +64,8 @@ class Watch(TrainerCallback):
             self._shown = now
             rate = (state.global_step - self._first_step) / (now - self._started)
             left = (state.max_steps - state.global_step) / rate
-            line = f"train: step {state.global_step} of {state.max_steps}, loss {self._loss:.3f}, {left:.0f} s left"
+            loss = "" if self._loss is None else f"loss {self._loss:.3f}, "
+            line = f"train: step {state.global_step} of {state.max_steps}, {loss}{left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

@@ -7,7 +7,6 @@ Interrupted with Ctrl-C it saves a checkpoint; running it again goes on from the
 import math
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from potstill import cli, project, rows, runs, snapshots
 from potstill.files import stage_lock, write_json
 from potstill.runs import RunRecord, TrainConfig
 from potstill.stop import BUSY, DATA, OK, Stop
+
+# what a trained model takes over from its base as it is
+BASE_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "generation_config.json")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(record: RunRecord, settings: TrainConfig, folder: Path) -> dict[str, float] | None:
     """Trains to the end and saves; None when it was interrupted."""
+    print("train: loading Unsloth", flush=True)
     model, tokenizer = load(record, settings)
     from potstill.training import Watch, collator
 
@@ -60,7 +63,7 @@ def train(record: RunRecord, settings: TrainConfig, folder: Path) -> dict[str, f
         return None
     elapsed_s = time.monotonic() - started
     metrics = summary(trainer, watch, elapsed_s)
-    save(model, tokenizer, folder, "model" if settings.mode == "full" else "adapter")
+    save(model, Path(record.base.path), folder, "model" if settings.mode == "full" else "adapter")
     watch.log(metrics, trainer.state.global_step)
     watch.close("FINISHED")
     write_json(folder / "metrics.json", metrics)
@@ -108,6 +111,7 @@ def dataset(examples: list[Any], tokenizer: Any, settings: TrainConfig, record: 
 def make_trainer(
     model: Any, tokenizer: Any, settings: TrainConfig, folder: Path, datasets: dict[str, Any], collate: Any, watch: Any
 ) -> Any:
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     arguments = SFTConfig(
@@ -125,7 +129,7 @@ def make_trainer(
         disable_tqdm=True,
         logging_nan_inf_filter=False,
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=datasets["train"],
@@ -134,6 +138,9 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=[watch],
     )
+    # Watch shows the progress
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -156,17 +163,19 @@ def summary(trainer: Any, watch: Any, elapsed_s: float) -> dict[str, float]:
     }
 
 
-def save(model: Any, tokenizer: Any, folder: Path, name: str) -> None:
+def save(model: Any, base: Path, folder: Path, name: str) -> None:
     """Saves beside and renames, so that a folder of that name is always whole."""
     partial = folder / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    if name == "model":
+        # byte for byte: saving a tokenizer anew drops tokenizer.model, and training aligns the stop tokens to its own
+        for pattern in BASE_FILES:
+            for file in base.glob(pattern):
+                shutil.copyfile(file, partial / file.name)
     shutil.rmtree(folder / name, ignore_errors=True)
     partial.rename(folder / name)
 
 
 if __name__ == "__main__":
-    if "-h" not in sys.argv[1:] and "--help" not in sys.argv[1:]:
-        print("train: loading Unsloth", flush=True)
     cli.run(main)
