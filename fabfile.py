@@ -122,7 +122,7 @@ def pretrain(c, config=None, override=None):
 
 @task
 def generate(c, workload=None, run=None, backend=None, split=None, limit=None, filter=None):
-    """Answers of a backend (merged, base, null, gguf-q8_0 ...) to a split."""
+    """Answers of the trained model, its base or always-null to a split."""
     script(c, "eval.generate", workload=workload, run=run, backend=backend, split=split, limit=limit, filter=filter)
 
 
@@ -204,9 +204,10 @@ def demo(c, workload=None):
         ("train.prepare", run | {"config": "nano"}),
         ("train.run", run),
         *[("eval.generate", run | {"backend": backend}) for backend in ("merged", "base", "null")],
-        ("eval.judge", run),
         ("package.export", run),
         ("package.parity", run),
+        # after parity, so that the packaged artifacts' answers are graded too
+        ("eval.judge", run),
         ("eval.report", run),
         ("package.verify", run),
         ("ops.project_tokens", {"workload": workload}),

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from potstill.files import canonical_json
 from potstill.records import Prediction
 from potstill.workload import Workload
 
@@ -25,14 +26,17 @@ def parse(output: str) -> Answer:
     if _depth(output) > MAX_DEPTH:
         return Answer(None, False, False)
     try:
-        return Answer(json.loads(output, object_pairs_hook=_unique, parse_constant=_refuse), True, False)
+        value = json.loads(output, object_pairs_hook=_unique, parse_constant=_refuse)
+        # an escaped lone surrogate or a number beyond a float parses, but can be written into no file
+        if _writable(value):
+            return Answer(value, True, False)
     except ValueError:
         pass
     import json_repair
 
     repaired = json_repair.loads(output)
     # json_repair answers "" for text without any JSON
-    if not isinstance(repaired, dict | list) or not repaired:
+    if not isinstance(repaired, dict | list) or not repaired or not _writable(repaired):
         return Answer(None, False, False)
     return Answer(repaired, False, True)
 
@@ -66,6 +70,14 @@ def predict_row(
         finish_reason=finish_reason,
         backend=backend,
     )
+
+
+def _writable(value: Any) -> bool:
+    try:
+        canonical_json(value).encode()
+    except ValueError:
+        return False
+    return True
 
 
 def _depth(text: str) -> int:

@@ -1,28 +1,11 @@
 """Shared fixtures: a project folder of a test's own, and one small distilled run that many tests read."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from potstill import workload
-
-REPO = Path(__file__).resolve().parent.parent
-
-
-def make_project(folder: Path) -> Path:
-    """A project folder with the repository's configs, samples and nano base; outputs land in it."""
-    shutil.copytree(REPO / "configs", folder / "configs")
-    (folder / "configs/datasets.yaml").unlink(missing_ok=True)
-    (folder / "data").mkdir()
-    (folder / "data/samples").symlink_to(REPO / "data/samples")
-    (folder / "models").mkdir()
-    (folder / "models/nano").symlink_to(REPO / "models/nano")
-    shutil.copy(REPO / "requirements.lock", folder)
-    return folder
+from projects import CHAIN, REPO, Distilled, make_project, run_script, thin
 
 
 @pytest.fixture
@@ -33,11 +16,12 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run_script(folder: Path, name: str, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Runs python -m scripts.<name> in `folder` as a user would; `check` is the exit code wanted."""
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", f"scripts.{name}", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    if check is not None and done.returncode != check:
-        raise AssertionError(f"{name} exited {done.returncode}, want {check}\n{done.stdout}\n{done.stderr}")
-    return done
+@pytest.fixture(scope="session")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
+    folder = make_project(tmp_path_factory.mktemp("distilled") / "project")
+    samples = folder / "data/samples"
+    samples.unlink()
+    thin(REPO / "data/samples/batfit", samples / "batfit")
+    for step in CHAIN:
+        run_script(folder, *step)
+    return Distilled(folder, "small")

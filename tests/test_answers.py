@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from potstill import answers
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+plain = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | plain
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(plain, inner), max_leaves=10)
 
 
 @given(values)
@@ -33,3 +34,10 @@ def test_a_repeated_key_and_nan_are_not_strict_json():
 
 def test_deep_nesting_is_refused_before_it_is_parsed():
     assert answers.parse("[" * 100_000).parsed is None
+
+
+def test_what_no_file_can_hold_is_not_valid():
+    for output in ('{"a":"\\ud800"}', '{"a":1e400}'):
+        answer = answers.parse(output)
+        assert not answer.valid_json
+        json.dumps(answer.parsed, allow_nan=False).encode()

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import REPO
 from potstill import models, prompt
 from potstill.records import Example
 from potstill.stop import Stop
+from projects import REPO
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 

@@ -56,6 +56,7 @@ def train(record: RunRecord, settings: TrainConfig, folder: Path) -> dict[str, f
     checkpoint = newest_checkpoint(folder)
     if checkpoint:
         print(f"going on from {checkpoint}", flush=True)
+    print(f"train: training on {len(train_rows)} rows", flush=True)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if watch.interrupted:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import REPO
 from potstill import models, rows
 from potstill.records import Example
+from projects import REPO
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,77 @@
+"""What tests share: a project folder of their own, steps run as a user runs them, and the chain of a small run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.records import Example, read_jsonl
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def make_project(folder: Path) -> Path:
+    """A project folder with the repository's configs, samples and nano base; outputs land in it."""
+    shutil.copytree(REPO / "configs", folder / "configs")
+    (folder / "configs/datasets.yaml").unlink(missing_ok=True)
+    (folder / "data").mkdir()
+    (folder / "data/samples").symlink_to(REPO / "data/samples")
+    (folder / "models").mkdir()
+    (folder / "models/nano").symlink_to(REPO / "models/nano")
+    shutil.copy(REPO / "requirements.lock", folder)
+    return folder
+
+
+def run_script(folder: Path, name: str, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Runs python -m scripts.<name> in `folder` as a user would; `check` is the exit code wanted."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", f"scripts.{name}", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    if check is not None and done.returncode != check:
+        raise AssertionError(f"{name} exited {done.returncode}, want {check}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A project folder in which the whole chain has run once, briefly."""
+
+    folder: Path
+    name: str
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "models" / self.name
+
+    @property
+    def reports(self) -> Path:
+        return self.folder / "reports" / self.name
+
+    def examples(self, split: str) -> list[Example]:
+        return list(read_jsonl(self.folder / f"data/processed/batfit/{split}.v1.jsonl", Example))
+
+
+CHAIN = [
+    ("dataset.convert",),
+    ("dataset.clean",),
+    ("dataset.split",),
+    ("dataset.stats",),
+    ("train.prepare", "-r", "small", "-o", "sft.max_steps=60"),
+    ("train.run", "-r", "small"),
+    ("eval.generate", "-r", "small"),
+    ("eval.generate", "-r", "small", "--backend", "base"),
+    ("eval.generate", "-r", "small", "--backend", "null"),
+    ("package.export", "-r", "small"),
+    ("package.parity", "-r", "small"),
+    ("eval.judge", "-r", "small"),
+    ("eval.report", "-r", "small"),
+]
+
+
+def thin(source: Path, target: Path) -> None:
+    """Copies a samples folder with every fifth row."""
+    shutil.copytree(source, target)
+    for path in target.rglob("*.jsonl"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[::5]))
