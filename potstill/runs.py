@@ -59,11 +59,14 @@ class Sft(Config):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    # one of TRL's, or `muon`: potstill/muon.py
     optim: str = "adamw_torch"
     adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     max_steps: int = -1
     logging_steps: Annotated[int, Field(gt=0)] = 10
     save_steps: Annotated[int, Field(gt=0)] = 100
+    # autocast; Unsloth turns it off on a CPU that would only emulate it
+    bf16: bool = False
     gradient_checkpointing: bool = False
     seed: int = 0
 
@@ -75,6 +78,7 @@ class TrainConfig(Config):
     base: str
     revision: str | None = None
     mode: Literal["full", "lora"]
+    # of the weights while they are trained
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: Lora | None = None
     sft: Sft

@@ -115,9 +115,15 @@ def make_trainer(
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
+    sft = settings.sft.model_dump()
+    optimizer = None
+    if settings.sft.optim == "muon":
+        from potstill.muon import MuonAdamW
+
+        sft["optim"] = "adamw_torch"  # what the trainer would make by itself
+        optimizer = MuonAdamW(model, settings.sft.learning_rate, settings.sft.weight_decay, settings.sft.adam_beta2)
     arguments = SFTConfig(
-        **settings.sft.model_dump(),
-        bf16=settings.dtype == "bfloat16",
+        **sft,
         output_dir=str(folder / "checkpoints"),
         # rows come as token ids from potstill/prompt.py, so that training sees what serving sends
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -138,6 +144,7 @@ def make_trainer(
         data_collator=collate,
         processing_class=tokenizer,
         callbacks=[watch],
+        optimizers=(optimizer, None),
     )
     # Watch shows the progress
     trainer.remove_callback(PrinterCallback)
