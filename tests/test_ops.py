@@ -52,20 +52,19 @@ def test_doctor_ends_in_69_and_names_what_failed(project_folder: Path, capsys: p
 
 
 def test_doctor_reads_the_database(project_folder: Path) -> None:
-    assert doctor.database().state == "ok"
+    assert doctor.exemplars().state == "ok"
     path = Path("data/raw/dataset.duckdb")
     path.parent.mkdir()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE examples (id TEXT, task TEXT, prompt_text TEXT, response_strong JSON)")
-    assert doctor.database().state == "fail"
-    assert "lacks metadata, slot_specs, system_prompt" in doctor.database().found
+        connection.execute("CREATE TABLE examples (id TEXT, task TEXT, prompt_text TEXT)")
+    assert doctor.exemplars().state == "fail"
+    assert "lacks the column 'response_strong'" in doctor.exemplars().advice
     with duckdb.connect(str(path)) as connection:
-        connection.execute("ALTER TABLE examples ADD COLUMN metadata JSON")
-        connection.execute("ALTER TABLE examples ADD COLUMN slot_specs JSON")
-        connection.execute("ALTER TABLE examples ADD COLUMN system_prompt TEXT")
-    assert doctor.database().state == "ok"
+        connection.execute("ALTER TABLE examples ADD COLUMN response_strong JSON")
+        connection.execute("INSERT INTO examples VALUES ('1', 't1_parse', 'slow deck', '{}')")
+    assert doctor.exemplars() == ("ok", "database", f"{path}: 1 exemplars of 1 tasks", "")
     path.write_bytes(b"no database at all" * 1000)
-    assert doctor.database().state == "fail"
+    assert doctor.exemplars().state == "fail"
 
 
 def test_doctor_minds_who_can_read_env(project_folder: Path) -> None:
