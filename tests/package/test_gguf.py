@@ -1,0 +1,188 @@
+import json
+import shutil
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny_gemma
+import torch
+from safetensors.torch import load_file, save_file
+
+from potstill import headers, llama, models, prompt
+from potstill.gguf import FILE_TYPES, sliding_period, write_gguf
+from potstill.stop import Stop
+
+# a handful of names by hand: the writer takes its names from the gguf library's table
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.layers.2.self_attn.o_proj.weight": "blk.2.attn_output.weight",
+    "model.layers.0.mlp.down_proj.weight": "blk.0.ffn_down.weight",
+    "model.layers.3.self_attn.q_norm.weight": "blk.3.attn_q_norm.weight",
+    "model.layers.1.post_feedforward_layernorm.weight": "blk.1.post_ffw_norm.weight",
+    "model.norm.weight": "output_norm.weight",
+}
+
+
+def written(path: Path) -> dict[str, np.ndarray]:
+    """Raw bytes of every tensor, by name."""
+    return {t.name: np.asarray(t.data).view(np.uint8).ravel() for t in gguf.GGUFReader(path).tensors}
+
+
+def q8_0(values: torch.Tensor) -> np.ndarray:
+    """Blocks of 32: the largest magnitude over 127 as a half float, then 32 signed bytes, rounded half away from 0."""
+    rows = values.float().numpy().reshape(-1, 32)
+    scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    whole = rows * np.where(scale == 0, 0, 1 / scale)
+    signed = (np.sign(whole) * np.floor(np.abs(whole) + 0.5)).astype(np.int8)
+    return np.concatenate([scale.astype(np.float16).view(np.uint8), signed.view(np.uint8)], axis=1).ravel()
+
+
+@pytest.mark.parametrize("file_type", FILE_TYPES)
+def test_tensors_are_the_models_bit_by_bit(tiny: Path, tmp_path: Path, file_type: str) -> None:
+    write_gguf(tiny, tmp_path / "m.gguf", file_type)
+    found, stored = written(tmp_path / "m.gguf"), load_file(tiny / "model.safetensors")
+    assert len(found) == len(stored)
+    encode = {
+        "F32": lambda w: w.numpy(),
+        "F16": lambda w: w.half().numpy(),
+        "BF16": lambda w: w.bfloat16().view(torch.int16).numpy(),
+        "Q8_0": q8_0,
+    }[file_type]
+    for source, target in NAMES.items():
+        norm = source.endswith("norm.weight")
+        wanted = (stored[source] + 1).numpy() if norm else encode(stored[source])
+        np.testing.assert_array_equal(found[target], wanted.view(np.uint8).ravel(), err_msg=target)
+
+
+def test_metadata_says_what_the_config_says(tiny: Path, tmp_path: Path) -> None:
+    write_gguf(tiny, tmp_path / "m.gguf", "Q8_0", name="batfit", licence="apache-2.0")
+    values, tensors = headers.read_gguf(tmp_path / "m.gguf")
+    config = json.loads((tiny / "config.json").read_text())
+    tokenizer = models.load_tokenizer(tiny)
+    wanted = {
+        "general.architecture": "gemma3",
+        "general.name": "batfit",
+        "general.license": "apache-2.0",
+        "general.file_type": 7,
+        "gemma3.context_length": 1024,
+        "gemma3.block_count": 4,
+        "gemma3.attention.head_count": 4,
+        "gemma3.attention.head_count_kv": 1,
+        "gemma3.attention.key_length": 32,
+        "gemma3.attention.value_length": 32,
+        "gemma3.attention.sliding_window": 16,
+        "gemma3.rope.freq_base": 1_000_000.0,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.eot_token_id": tokenizer.convert_tokens_to_ids("<end_of_turn>"),
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.chat_template": tokenizer.chat_template,
+    }
+    assert {key: values.get(key) for key in wanted} == wanted
+    assert len(values["tokenizer.ggml.tokens"]) == config["vocab_size"]
+    types = dict(zip(values["tokenizer.ggml.tokens"], values["tokenizer.ggml.token_type"], strict=True))
+    # normal 1, unknown 2, control 3, user-defined 4, byte 6; llama.cpp compares user-defined tokens with plain spaces
+    assert [types[t] for t in ("<unk>", "<bos>", "<start_of_turn>", "\n\n", "  ", "<0x0A>", "bat")] == [
+        3,
+        3,
+        3,
+        4,
+        4,
+        6,
+        1,
+    ]
+    assert all(t.dtype == ("F32" if len(t.shape) == 1 else "Q8_0") for t in tensors)
+
+
+def test_same_input_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_gguf(tiny, tmp_path / name / "m.gguf", "Q8_0", name="x")
+    assert (tmp_path / "one/m.gguf").read_bytes() == (tmp_path / "two/m.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"query_pre_attn_scalar": 64}, "query_pre_attn_scalar"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "rope_scaling"),
+        ({"layer_types": ["full_attention", "sliding_attention"] * 2}, "layer_types"),
+        ({"layer_types": ["full_attention"] * 4}, "layer_types"),
+        ({"num_hidden_layers": 5, "layer_types": ["sliding_attention"] * 5}, "54 tensors, want 67"),
+    ],
+)
+def test_a_model_llama_cpp_would_compute_otherwise_is_refused(
+    tiny: Path, tmp_path: Path, change: dict, named: str
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Stop, match=named) as stopped:
+        write_gguf(folder, tmp_path / "out/m.gguf", "F16")
+    assert stopped.value.code == 65
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_tensor_too_large_for_f16_is_named(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = 70_000.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Stop, match=r"layers\.1\.mlp\.up_proj"):
+        write_gguf(folder, tmp_path / "m.gguf", "F16")
+    write_gguf(folder, tmp_path / "m.gguf", "BF16")
+
+
+def test_an_unknown_file_type_is_refused(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="Q3_K"):
+        write_gguf(tiny, tmp_path / "m.gguf", "Q3_K")
+
+
+def test_sliding_period_reads_both_forms_of_config() -> None:
+    sliding, full = "sliding_attention", "full_attention"
+    assert sliding_period({"num_hidden_layers": 18, "layer_types": ([sliding] * 5 + [full]) * 3}) == 6
+    assert sliding_period({"num_hidden_layers": 4, "layer_types": [sliding, full] * 2}) == 2
+    assert sliding_period({"num_hidden_layers": 8, "layer_types": [sliding] * 8}) > 8
+    assert sliding_period({"num_hidden_layers": 8, "sliding_window_pattern": 4}) == 4
+
+
+@pytest.mark.parametrize("period", [2, 4, 5])
+def test_llama_cpp_slides_the_same_layers(tiny: Path, tmp_path: Path, period: int) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    kinds = ["full_attention" if i % period == period - 1 else "sliding_attention" for i in range(7)]
+    tiny_gemma.write_model(folder, seed=3, num_hidden_layers=7, layer_types=kinds)
+    write_gguf(folder, tmp_path / "m.gguf", "F32")
+    assert_answers_alike(folder, tmp_path / "m.gguf", near_tie=0.1)
+
+
+def test_the_shape_of_gemma_3_270m_answers_alike(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    shape = {"hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 1, "head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 64}
+    tiny_gemma.write_model(folder, **shape)
+    for file_type, near_tie in (("F16", 0.1), ("Q8_0", 1.0)):
+        write_gguf(folder, tmp_path / f"{file_type}.gguf", file_type)
+        assert_answers_alike(folder, tmp_path / f"{file_type}.gguf", near_tie, count=4, tokens=8)
+
+
+def assert_answers_alike(folder: Path, path: Path, near_tie: float, count: int = 12, tokens: int = 24) -> None:
+    """Greedy answers are equal, or part where the two best logits of the original lie within `near_tie`."""
+    model, tokenizer = models.load_folder(folder, torch.float32)
+    prompts = [prompt.prompt_ids(tiny_gemma.SYSTEM, t, tokenizer) for t in tiny_gemma.sentences(count, seed=9)]
+    wanted = {g.index: g.ids for g in models.generate(model, tokenizer, prompts, tokens)}
+    with llama.serve(path, context=256) as server:
+        found = {g.index: g.ids for g in llama.generate(server, prompts, tokens)}
+    for i, ids in wanted.items():
+        if found[i] == ids:
+            continue
+        at = next((k for k, (a, b) in enumerate(zip(ids, found[i], strict=False)) if a != b), None)
+        assert at is not None, "one of the two stopped early"
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompts[i] + ids[:at]])).logits[0, -1]
+        assert logits[ids[at]] - logits[found[i][at]] < near_tie, (i, at)
+    assert sum(found[i] == ids for i, ids in wanted.items()) >= count * 0.25
