@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -68,14 +68,25 @@ def _line(item: Any, model: type[BaseModel]) -> str:
 
 
 def _keys_at(model: type[BaseModel], steps: tuple[Any, ...]) -> list[str]:
+    """The keys known where `steps` lead, through sections and through mappings of names to sections."""
+    annotation: Any = model
     for step in steps:
-        field = model.model_fields.get(str(step))
-        inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if field] if field else []
-        models = [a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(str(step))
+            annotation = _section(field.annotation) if field else None
+        elif get_origin(annotation) is dict:
+            annotation = _section(get_args(annotation)[1])
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def _section(annotation: Any) -> Any:
+    """The model or mapping in an annotation such as `Lora | None` or `Annotated[dict[str, Task], ...]`."""
+    options = [annotation, *get_args(annotation)] if get_origin(annotation) is not dict else [annotation]
+    for option in options:
+        is_model = isinstance(option, type) and issubclass(option, BaseModel)
+        if get_origin(option) is dict or is_model:
+            return option
+    return None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from potstill import config, runs
 from potstill.stop import USAGE, Stop
+from potstill.workload import WorkloadConfig
 
 
 def write(folder: Path, name: str, text: str) -> None:
@@ -47,3 +48,10 @@ def test_a_malformed_override_is_refused(project_folder: Path, override: str):
 def test_lora_mode_needs_its_section(project_folder: Path):
     with pytest.raises(Stop, match="mode 'lora' needs section 'lora'"):
         runs.train_config("nano", ["mode=lora"])
+
+
+def test_a_key_under_a_name_of_the_users_own_is_checked_too(project_folder: Path):
+    path = project_folder / "configs/workloads/batfit.yaml"
+    path.write_text(path.read_text().replace("calls_per_day: 20000", "calls_a_day: 20000"))
+    with pytest.raises(Stop, match=r"unknown key 'tasks\.t1_parse\.calls_a_day'\. Did you mean 'calls_per_day'"):
+        config.load(path, WorkloadConfig)
