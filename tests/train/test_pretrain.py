@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill import config, files
-from potstill.nano import documents, material, tokenizer
+from potstill.nano import documents, material, supervision, tokenizer
 from potstill.stop import Stop
 from scripts.train import pretrain
 
@@ -119,18 +119,18 @@ def test_every_document_can_be_answered_from_its_prompt(kind: str) -> None:
 
 def test_rows_supervise_answers_only_and_all_of_a_plain_text() -> None:
     encode = tokenizer.huggingface_tokenizer(tokenizer.train(tokenizer.weights(WORDS), 1024))
-    row, start = pretrain.encode_row(material.Document("Be brief.", "two?", "2"), encode)
+    row, start = supervision.encode_row(material.Document("Be brief.", "two?", "2"), encode)
     assert encode.decode(row[start:]) == "2<end_of_turn>"
     assert encode.decode(row[:start]).endswith("<start_of_turn>model\n")
-    row, start = pretrain.encode_row(material.Document("", None, "one two"), encode)
+    row, start = supervision.encode_row(material.Document("", None, "one two"), encode)
     assert (row[0], row[-1], start) == (tokenizer.BOS, tokenizer.EOS, 1)
 
 
 def test_padding_hides_nothing_and_teaches_nothing() -> None:
-    rows = [([2, 9, 8, 7], 2), ([2, *range(10, 50)], 30), ([2, 5], 1)]
+    rows = [supervision.Row(*row) for row in [([2, 9, 8, 7], 2), ([2, *range(10, 50)], 30), ([2, 5], 1)]]
     seen = [
-        ([t for t in ids if t], [t for t in labels if t != pretrain.IGNORED])
-        for batch in pretrain.batches(rows)
+        ([t for t in ids if t], [t for t in labels if t != supervision.IGNORED])
+        for batch in supervision.batches(rows)
         for ids, labels in zip(batch[0].tolist(), batch[1].tolist(), strict=True)
     ]
     assert sorted(seen) == sorted((ids, ids[start:]) for ids, start in rows)
