@@ -1,14 +1,16 @@
 """Phrase families: talk put together from clauses, so that what each text says is known by construction.
 
-A grammar file (YAML) holds a lexicon shared by all families - per slot its nouns and, per value, its synonyms - and
-families, each with frames, openers, closers and asides of its own. A workload chooses values; `compose` words them:
+A grammar file (YAML) holds a lexicon shared by all families - per slot its nouns and, per value, its synonyms, and
+the ways to wave any slot off - and families, each with frames, openers, closers and asides of its own. A workload
+chooses values; `compose` words them:
 
     grammar = load(Path("data/samples/batfit/grammar.yaml"))
-    talk = compose(grammar, "coach_note", [Said("pitch_type", "low", "skiddy")], ["preferred_pickup"], random.Random(7))
+    said = [Said("pitch_type", "low", "skiddy"), Said("preferred_pickup", None, "no idea")]
+    talk = compose(grammar, "coach_note", said, random.Random(7))
     talk.text, talk.clauses
 
-Placeholders in a frame: {n} a noun of the slot, {v} the phrase of the value, {other} a phrase that is taken back.
-In openers, closers and asides: the name of any list under `fillers`.
+Placeholders in a frame: {n} a noun of the slot, {v} the phrase of the value, {other} a phrase that is taken back,
+{w} the phrase that waves the slot off. In openers, closers and asides: the name of any list under `fillers`.
 """
 
 import random
@@ -31,7 +33,7 @@ Phrases = Annotated[list[str], Field(min_length=1)]
 
 
 class Synonyms(Config):
-    """How a value is said. `unseen` phrases are kept for one test slice and appear nowhere else."""
+    """How a value is said, or a slot waved off. `unseen` phrases appear in one test slice and nowhere else."""
 
     seen: Phrases
     unseen: list[str] = Field(default_factory=list)
@@ -69,13 +71,17 @@ class Family(Config):
 
 class Grammar(Config):
     slots: dict[str, Slot]
+    waved: Synonyms
     fillers: dict[str, Phrases]
     families: dict[str, Family]
 
 
 @dataclass(frozen=True)
 class Said:
-    """A value to be said: `phrase` words it, `other` words another value of the slot, for a correction."""
+    """A value to be said: `phrase` words it, `other` words another value of the slot, for a correction.
+
+    A value of None waves the slot off.
+    """
 
     slot: str
     value: object
@@ -85,7 +91,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Clause:
-    """One piece of a talk. An aside has no slot; a clause with a slot but no phrase waves the slot off."""
+    """One piece of a talk. An aside has no slot; a clause with a slot but no value waves the slot off."""
 
     text: str
     slot: str | None = None
@@ -104,12 +110,10 @@ def load(path: Path) -> Grammar:
     return config.load(path, Grammar)
 
 
-def compose(grammar: Grammar, name: str, said: Sequence[Said], waved: Sequence[str], rng: random.Random) -> Talk:
-    """Says every value in `said` and waves off every slot in `waved`, in random order, as family `name` would."""
+def compose(grammar: Grammar, name: str, said: Sequence[Said], rng: random.Random) -> Talk:
+    """Says everything in `said`, in random order, as family `name` would."""
     family = grammar.families[name]
-    clauses = [_value(grammar, family, item, rng) for item in said]
-    for slot in waved:
-        clauses.append(Clause(fill(rng.choice(family.waves[slot]), {"n": grammar.slots[slot].nouns}, rng), slot))
+    clauses = [_clause(grammar, family, item, rng) for item in said]
     wanted = rng.choices((0, 1, 2), ASIDES)[0] if clauses else 2
     for aside in rng.sample(family.asides, min(wanted, len(family.asides))):
         clauses.append(Clause(fill(aside, grammar.fillers, rng)))
@@ -132,12 +136,13 @@ def fill(frame: str, words: dict[str, list[str]], rng: random.Random) -> str:
     return re.sub(r"(\b[Aa] )?\{(\w+)\}", replace, frame)
 
 
-def _value(grammar: Grammar, family: Family, said: Said, rng: random.Random) -> Clause:
-    frames = family.frames[said.slot]
+def _clause(grammar: Grammar, family: Family, said: Said, rng: random.Random) -> Clause:
+    frames = (family.waves if said.value is None else family.frames)[said.slot]
     corrections = family.corrections.get(said.slot)
     if corrections and said.other is not None and rng.random() < CORRECTION:
         frames = corrections
-    words = {"n": grammar.slots[said.slot].nouns, "v": [said.phrase], "other": [said.other or ""]}
+    nouns, phrase = grammar.slots[said.slot].nouns, [said.phrase]
+    words = {"n": nouns, "v": phrase, "w": phrase, "other": [said.other or ""]}
     return Clause(fill(rng.choice(frames), words, rng), said.slot, said.value, said.phrase)
 
 

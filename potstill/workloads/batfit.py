@@ -163,7 +163,9 @@ def talk_about(book: Grammar, family: str, rng: random.Random) -> tuple[Talk, An
         other = _value(slot, rng)
         phrases = [_phrases(book, slot, item, unseen) for item in (value, other)]
         said.append(Said(slot, value, rng.choice(phrases[0]), rng.choice(phrases[1]) if other != value else None))
-    return grammar.compose(book, family, said, answer.interaction.skipped, rng), answer
+    for slot in answer.interaction.skipped:
+        said.append(Said(slot, None, rng.choice(_phrases(book, slot, None, unseen))))
+    return grammar.compose(book, family, said, rng), answer
 
 
 def random_answer(rng: random.Random) -> Answer:
@@ -200,9 +202,9 @@ def _value(slot: str, rng: random.Random) -> Any:
 
 
 def _phrases(book: Grammar, slot: str, value: Any, unseen: bool) -> list[str]:
-    if slot == "target_weight_lb":
+    if slot == "target_weight_lb" and value is not None:
         return weight_phrases(value, unseen)
-    synonyms = book.slots[slot].values[value]
+    synonyms = book.waved if value is None else book.slots[slot].values[value]
     return synonyms.unseen if unseen else synonyms.seen
 
 

@@ -207,7 +207,8 @@ def test_every_family_has_frames_enough_for_every_slot():
             assert all(frame.count("{v}") == 1 for frame in frames), (name, slot)
         for slot in ("pitch_type", "preferred_pickup", "profile_pref", "playing_style"):
             assert all("{n}" in frame for frame in family.frames[slot]), (name, slot)
-        assert all("{n}" in wave for waves in family.waves.values() for wave in waves), name
+        for wave in (wave for waves in family.waves.values() for wave in waves):
+            assert wave.count("{n}") == wave.count("{w}") == 1, (name, wave)
 
 
 def test_synonyms_are_enough_and_name_one_value_each():
@@ -221,11 +222,32 @@ def test_synonyms_are_enough_and_name_one_value_each():
         assert len(every) == len(set(every))
     nouns = [noun for entry in BOOK.slots.values() for noun in entry.nouns]
     assert len(nouns) == len(set(nouns))
+    assert len(set(BOOK.waved.seen)) >= 12
+    assert len(set(BOOK.waved.unseen)) >= 3
+
+
+def content_words(phrases: list[str]) -> set[str]:
+    small = {"no", "not", "is", "me", "you", "your", "don't", "can't", "couldn't", "haven't"}
+    return {word for phrase in phrases for word in phrase.split()} - small
+
+
+def test_waving_phrases_name_no_value_and_share_no_word_with_the_frames_or_each_other():
+    seen, unseen = content_words(BOOK.waved.seen), content_words(BOOK.waved.unseen)
+    assert all(content_words([phrase]) for phrase in (*BOOK.waved.seen, *BOOK.waved.unseen))
+    assert not seen & unseen
+    synonyms = [w for slot in BOOK.slots.values() for v in slot.values.values() for w in (*v.seen, *v.unseen)]
+    names = [*synonyms, *(noun for slot in BOOK.slots.values() for noun in slot.nouns)]
+    waving = (*BOOK.waved.seen, *BOOK.waved.unseen)
+    assert [(w, name) for w in waving for name in names if says(w, name) or says(name, w)] == []
+    for name, family in BOOK.families.items():
+        for wave in (wave for waves in family.waves.values() for wave in waves):
+            assert not [word for word in seen | unseen if says(wave, word)], (name, wave)
 
 
 def test_frames_speak_of_their_own_slot_only():
     entries = BOOK.slots.values()
-    synonyms = [w for entry in entries for v in entry.values.values() for w in (*v.seen, *v.unseen)]
+    tables = [BOOK.waved, *(words for entry in entries for words in entry.values.values())]
+    synonyms = [word for words in tables for word in (*words.seen, *words.unseen)]
     nouns = [noun for entry in entries for noun in entry.nouns]
     for name, family in BOOK.families.items():
         for kind in (family.frames, family.waves, family.corrections):
@@ -240,13 +262,14 @@ def test_frames_speak_of_their_own_slot_only():
 
 
 def values_in(text: str, slot: str, unseen: bool) -> set:
-    """The values whose phrases stand in `text`, longest phrases first: an independent reading of a clause."""
+    """The values (None: waved off) whose phrases stand in `text`, longest first: an independent reading of a clause."""
+    table = dict.fromkeys(BOOK.waved.unseen if unseen else BOOK.waved.seen)
     if slot == "target_weight_lb":
         hundredths = [n / 100 for n in range(230, 341)]
-        table = {phrase: value for value in hundredths for phrase in batfit.weight_phrases(value, unseen)}
+        table |= {phrase: value for value in hundredths for phrase in batfit.weight_phrases(value, unseen)}
     else:
         values = BOOK.slots[slot].values
-        table = {
+        table |= {
             phrase: value for value, words in values.items() for phrase in (words.unseen if unseen else words.seen)
         }
     found, rest = set(), text.casefold()
@@ -263,19 +286,21 @@ def test_the_talk_says_what_the_answer_says(family):
     unseen = BOOK.families[family].use == "unseen"
     for _ in range(25):
         talk, known = batfit.talk_about(BOOK, family, rng)
-        said = {clause.slot: clause for clause in talk.clauses if clause.phrase is not None}
-        waved = {clause.slot for clause in talk.clauses if clause.slot and clause.phrase is None}
+        spoken = {clause.slot: clause for clause in talk.clauses if clause.slot}
+        waved = {slot for slot, clause in spoken.items() if clause.value is None}
         context = known.context.model_dump()
-        assert {slot: clause.value for slot, clause in said.items()} == {
+        assert {slot: clause.value for slot, clause in spoken.items() if slot not in waved} == {
             k: v for k, v in context.items() if v is not None
         }
         assert waved == set(known.interaction.skipped)
-        for slot, clause in said.items():
+        for slot, clause in spoken.items():
+            assert clause.phrase in clause.text
             assert clause.text.casefold() in talk.text.casefold()
             found = values_in(clause.text, slot, unseen)
             assert clause.value in found, clause
             # a correction names the value it takes back, before the one that holds
-            assert len(found) <= 1 + bool(BOOK.families[family].corrections.get(slot)), clause
+            corrected = slot not in waved and BOOK.families[family].corrections.get(slot)
+            assert len(found) <= 1 + bool(corrected), clause
 
 
 @given(st.integers(230, 340))
@@ -300,6 +325,7 @@ def test_a_weight_is_the_same_in_every_wording(hundredths):
 
 def test_held_out_synonyms_are_in_their_slice_only_and_seen_ones_are_in_many_families():
     held = [word for entry in BOOK.slots.values() for v in entry.values.values() for word in v.unseen]
+    held += BOOK.waved.unseen
     text_of = defaultdict(list)
     for row in samples():
         text_of[row.metadata.get("slice")].append(row.prompt_text)
@@ -314,6 +340,10 @@ def test_held_out_synonyms_are_in_their_slice_only_and_seen_ones_are_in_many_fam
         for value, words in entry.values.items():
             for word in words.seen:
                 assert sum(says(text, word) for text in families.values()) >= 5, (slot, value, word)
+    training = {name for name, family in BOOK.families.items() if family.use == "train"}
+    for word in BOOK.waved.seen:
+        assert sum(says(families[name], word) for name in training) >= 12, word
+    assert all(says(inside, word) for word in BOOK.waved.unseen)
     assert {row.metadata["group"] for row in talks(slice="unseen_synonyms")} == {"podcast_guest", "groundsman_tip"}
 
 
