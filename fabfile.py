@@ -204,9 +204,11 @@ def demo(c, workload=None):
         ("train.prepare", run | {"config": "nano"}),
         ("train.run", run),
         *[("eval.generate", run | {"backend": backend}) for backend in ("merged", "base", "null")],
+        # before export, so that the manifest has the scores; after parity, so that the artifacts' answers are graded
+        ("eval.judge", run),
+        ("eval.report", run),
         ("package.export", run),
         ("package.parity", run),
-        # after parity, so that the packaged artifacts' answers are graded too
         ("eval.judge", run),
         ("eval.report", run),
         ("package.verify", run),

@@ -63,6 +63,8 @@ CHAIN = [
     ("eval.generate", "-r", "small"),
     ("eval.generate", "-r", "small", "--backend", "base"),
     ("eval.generate", "-r", "small", "--backend", "null"),
+    ("eval.judge", "-r", "small"),
+    ("eval.report", "-r", "small"),
     ("package.export", "-r", "small"),
     ("package.parity", "-r", "small"),
     ("eval.judge", "-r", "small"),
