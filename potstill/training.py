@@ -13,13 +13,15 @@ from potstill.rows import IGNORED
 from potstill.runs import RunRecord, TrainConfig
 
 LINE_INTERVAL_S = 5.0
+# a new width costs a CPU's matrix library a new kernel: few widths are worth a little padding
+WIDTH = 32
 
 
 def collator(tokenizer: Any) -> Any:
     """Pads rows on the right. Padding is neither attended to nor trained on."""
 
     def collate(features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        width = max(len(f["input_ids"]) for f in features)
+        width = -(-max(len(f["input_ids"]) for f in features) // WIDTH) * WIDTH
         ids = torch.full((len(features), width), tokenizer.pad_token_id)
         labels = torch.full((len(features), width), IGNORED)
         mask = torch.zeros((len(features), width), dtype=torch.long)

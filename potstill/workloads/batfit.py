@@ -82,8 +82,8 @@ def convert(samples: Path) -> Iterator[Exemplar]:
 SYSTEM = "Turn cricket talk or broken JSON into BatFit JSON."
 # how often a field is stated; of the quick-fit fields not stated, how often one is waved off
 STATED, WAVED = 0.55, 0.3
-ROWS_PER_FAMILY = {"train": 51, "val": 40, "unseen": 30}  # a tenant's families: 40
-REPAIRS_PER_FAMILY = {"train": 21, "val": 10}
+ROWS_PER_FAMILY = {"train": 100, "val": 40, "unseen": 30}  # a tenant's families: 40
+REPAIRS_PER_FAMILY = {"train": 42, "val": 10}
 UNSEEN = "unseen_synonyms"
 # a whole number of ounces, rounded half up to 0.01 lb -> the ounces
 OUNCES = {float((Decimal(oz) / 16).quantize(Decimal("0.01"), ROUND_HALF_UP)): oz for oz in range(37, 55)}
