@@ -13,6 +13,7 @@ from subprocess import PIPE, Popen
 from typing import Any
 
 import fabric.runners
+import invoke.exceptions
 import invoke.runners
 
 
@@ -42,6 +43,12 @@ def follow(run: Callable[..., invoke.runners.Result], command: str) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = run(command, pty=on_terminal(), warn=True).exited
+    except invoke.exceptions.ThreadException as error:
+        if not all(issubclass(item.type, BrokenPipeError) for item in error.exceptions):
+            raise
+        # whoever read our output, `head` for example, has gone; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = -signal.SIGPIPE
     finally:
         signal.signal(signal.SIGTERM, before)
     # as a shell reports a program that a signal has ended

@@ -1,11 +1,15 @@
 """Shared fixtures: a project folder of a test's own, and one small distilled run that many tests read."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from potstill import workload
 from projects import CHAIN, REPO, Distilled, make_project, run_script, thin
+
+# a shell starts background jobs with SIGINT ignored, programs inherit that, and some tests interrupt programs
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -210,3 +210,10 @@ except KeyboardInterrupt:
     os.killpg(process.pid, number)
     assert process.wait(timeout=30) == 75
     assert (project / "saved").exists()
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    """fab ... | head -1"""
+    started = subprocess.Popen([FAB, "ops.doctor"], cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started.stdout.close()
+    assert "Traceback" not in started.communicate()[1]

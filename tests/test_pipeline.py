@@ -119,7 +119,8 @@ def test_the_report_adds_up(distilled: Distilled):
     assert 0.3 < report["baselines"]["always_null"]["slot_accuracy"] < 0.55
     assert "unseen_synonyms" in report["slices"]
     assert "not an LLM" in report["judge"]["label"]
-    assert report["artifacts"]["gguf-q8_0"]["parity"]["same_json"] >= 0.9
+    assert report["artifacts"]["gguf-q8_0"]["parity"]["same_json"] >= 0.8
+    assert report["artifacts"]["gguf-f16"]["parity"]["same_json"] >= 0.98
 
 
 def test_a_second_report_of_the_same_run_is_the_same(distilled: Distilled):

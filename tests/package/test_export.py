@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from potstill import headers, manifest, modelfile, models, prompt
@@ -37,7 +38,8 @@ def test_the_package_holds_what_the_config_lists(exported: Path) -> None:
     made = json.loads((package / "manifest.json").read_text())
     assert made["run"]["run"] == RUN
     assert made["run"]["snapshots"]["test"]["rows"] == 12
-    assert made["train_config"]["sft"]["learning_rate"] == 1.0e-3
+    resolved = yaml.safe_load((exported / "models" / RUN / "config.yaml").read_text())
+    assert made["train_config"]["sft"]["learning_rate"] == resolved["sft"]["learning_rate"]
     assert made["licence"] == "apache-2.0"
     assert made["scores"] is None
     assert set(made["runtimes"]) == {"bf16", "gguf-f16", "gguf-q8_0"}
