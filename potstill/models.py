@@ -12,6 +12,11 @@ from potstill.records import Example
 from potstill.stop import DATA, Stop
 
 PAD_TO = 8
+# copied byte for byte from base to trained model to package: saving a tokenizer anew drops tokenizer.model
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,6 @@ from potstill.records import Example
 from potstill.runs import RunRecord
 from potstill.stop import DATA, Stop
 
-# a tokenizer is copied byte for byte from the base, which training does not change
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-)
 GEMMA_NOTICE = """\
 Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
 
@@ -127,7 +122,7 @@ def save_folder(model: Any, base: Path, out: Path) -> None:
     model.save_pretrained(out)
     for path in out.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes 0600; a package is read by the user a service runs as
-    for name in TOKENIZER_FILES:
+    for name in models.TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copyfile(base / name, out / name)
     # none of the base's sampling defaults: an extraction wants the likeliest answer

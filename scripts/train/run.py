@@ -13,11 +13,9 @@ from typing import Any
 
 from potstill import cli, project, rows, runs, snapshots
 from potstill.files import stage_lock, write_json
+from potstill.models import TOKENIZER_FILES
 from potstill.runs import RunRecord, TrainConfig
 from potstill.stop import BUSY, DATA, OK, Stop
-
-# what a trained model takes over from its base as it is
-BASE_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "generation_config.json")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -177,9 +175,9 @@ def save(model: Any, base: Path, folder: Path, name: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     if name == "model":
-        # byte for byte: saving a tokenizer anew drops tokenizer.model, and training aligns the stop tokens to its own
-        for pattern in BASE_FILES:
-            for file in base.glob(pattern):
+        # the generation config too: training aligns the stop tokens to the tokenizer's own
+        for file in (base / name for name in (*TOKENIZER_FILES, "generation_config.json")):
+            if file.is_file():
                 shutil.copyfile(file, partial / file.name)
     shutil.rmtree(folder / name, ignore_errors=True)
     partial.rename(folder / name)
