@@ -4,6 +4,7 @@ Run: python -m scripts.train.run -r <run>        (or: fab train.run -r <run>)
 Interrupted with Ctrl-C it saves a checkpoint; running it again goes on from the newest complete one.
 """
 
+import json
 import math
 import os
 import shutil
@@ -74,12 +75,15 @@ def train(record: RunRecord, settings: TrainConfig, folder: Path) -> dict[str, f
 def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
     # unsloth must be imported before trl and transformers, which it patches, and writes its cache into the folder
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(project.MODELS / ".unsloth_cache"))
+    # the same seed should give the same weights: no library may choose its threads anew by load
+    os.environ.update(MKL_DYNAMIC="FALSE", OMP_DYNAMIC="FALSE")
     from unsloth import FastLanguageModel  # isort: skip
     import torch
 
     from potstill.models import load_tokenizer
 
     torch.manual_seed(settings.sft.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     model, _ = FastLanguageModel.from_pretrained(
         record.base.path,
         max_seq_length=settings.sft.max_length,
@@ -151,8 +155,17 @@ def make_trainer(
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint: transformers writes trainer_state.json last."""
-    complete = folder.glob("checkpoints/checkpoint-*/trainer_state.json")
+    complete = filter(is_whole, folder.glob("checkpoints/checkpoint-*/trainer_state.json"))
     return max((p.parent for p in complete), key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+
+def is_whole(state: Path) -> bool:
+    """Whether a kill did not come while the file itself was written."""
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def summary(trainer: Any, watch: Any, elapsed_s: float) -> dict[str, float]:
