@@ -12,7 +12,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -32,6 +32,49 @@ class Task(Config):
     slots: dict[str, SlotSpec]
 
 
+class Html(Config):
+    """How dataset.clean reduces prompts that are web pages (potstill/html.py)."""
+
+    budget_tokens: Annotated[int, Field(gt=0)] = 1200
+    # attributes kept beside the text, such as href, src, alt; class names carry no answer
+    keep_attributes: list[str] = ["href", "src", "alt", "content"]
+    # the page's own machine-readable product data; off, because many pages have none
+    keep_jsonld: bool = False
+
+
+class Pii(Config):
+    """Which personal data dataset.clean replaces by pseudonyms (potstill/pii.py)."""
+
+    # texts that stay as they are, such as a shop's public phone number
+    allow: list[str] = []
+    # the name of a presidio recogniser for names and places; needs its own model, see docs/dataset.md
+    recogniser: str | None = None
+
+
+class Grounding(Config):
+    """Whether every value of an answer can be found in its prompt (potstill/grounding.py)."""
+
+    # what happens to a row with a value that its raw prompt never had
+    unfounded: Literal["flag", "reject"] = "flag"
+    # slots whose values are said in other words than the prompt's, so that they cannot be looked up
+    skip: list[str] = []
+
+
+class NearDuplicates(Config):
+    """When two prompts count as one (potstill/near.py). `threshold` is a Jaccard similarity of shingles."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.85
+
+
+class Augment(Config):
+    """Variants that dataset.augment makes of train rows (potstill/augment.py)."""
+
+    # variants of a row; 0 makes none
+    per_row: Annotated[int, Field(ge=0)] = 1
+    kinds: list[str]
+    seed: int = 17
+
+
 class Split(Config):
     """How dataset.split divides clean rows. `group` and `stratify` are metadata keys, or `task`."""
 
@@ -40,6 +83,8 @@ class Split(Config):
     val: Annotated[float, Field(gt=0, lt=0.5)]
     test: Annotated[float, Field(gt=0, lt=0.5)]
     seed: int
+    # the largest difference between a stratum's share of a split and its share of all free rows
+    max_drift: Annotated[float, Field(gt=0, le=1)] = 0.2
 
 
 class WorkloadConfig(Config):
@@ -50,6 +95,12 @@ class WorkloadConfig(Config):
     demo_message: str
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     split: Split
+    # each absent block leaves its step of dataset.clean or dataset.augment out
+    html: Html | None = None
+    pii: Pii | None = None
+    grounding: Grounding | None = None
+    near_duplicates: NearDuplicates | None = None
+    augment: Augment | None = None
 
 
 class Workload:
