@@ -12,7 +12,6 @@ Rules that hold for every level:
 import datetime
 import functools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -27,9 +26,7 @@ from potstill.config import Config
 from potstill.files import canonical_json
 from potstill.leaves import ABSENT
 from potstill.stop import Stop
-
-MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september"]
-MONTHS += ["october", "november", "december"]
+from potstill.typed import AMBIGUOUS, parse_date
 
 
 class Score(NamedTuple):
@@ -84,6 +81,18 @@ def score(
             raise Stop(f"level {level}: tolerance is {tolerance}, want a number from 0")
         decided = RULES[level](reference, candidate, tolerance or 0, multiplicity)
     return at_threshold(decided, threshold)
+
+
+def by_own_rule(
+    rule: "OwnLevel", reference: Any, candidate: Any, unusable: str | None, prompt: str, threshold: float
+) -> Score:
+    """Scores by a workload's own level. It must accept its reference: else the reference is the error."""
+    itself = rule(reference, reference, prompt=prompt)
+    if itself.status == "error" or (itself.score or 0) < threshold:
+        return error(f"the reference fails its own level: {itself.reason}")
+    if unusable or candidate is ABSENT:
+        return _scored(0, unusable or "the key is absent")
+    return at_threshold(rule(reference, candidate, prompt=prompt), threshold)
 
 
 def by_rule(level: str, reference: Any, candidate: Any) -> Score | None:
@@ -178,17 +187,19 @@ def _set_match(reference: Any, candidate: Any, tolerance: float, multiplicity: b
 
 
 def _date_norm(reference: Any, candidate: Any, tolerance: float, multiplicity: bool) -> Score:
-    want = read_date(reference)
+    want, found = (parse_date(value) if isinstance(value, str) else None for value in (reference, candidate))
     if not isinstance(want, datetime.date):
-        return error(f"the reference is {want}")
-    found = read_date(candidate)
-    if found == AMBIGUOUS:
-        return error(f"the candidate is {found}")
+        return error(f"the reference is {_no_date(reference)}")
+    if found is AMBIGUOUS:
+        return error("the candidate is an ambiguous date")
     if not isinstance(found, datetime.date):
-        return _scored(0, found)
+        return _scored(0, _no_date(candidate))
     return _scored(1, "the same day") if want == found else _scored(0, "another day")
 
 
+# a workload's LEVELS: name -> level(reference, candidate, *, prompt) -> Score, a pure function
+OwnLevel = Callable[..., Score]
+OwnLevels = dict[str, OwnLevel]
 Rule = Callable[[Any, Any, float, bool], Score]
 _KINDS = ((str, "text"), (list, "a list"), (dict, "an object"))
 RULES: dict[str, Rule] = {
@@ -199,48 +210,11 @@ RULES: dict[str, Rule] = {
     "date_norm": _date_norm,
 }
 
-AMBIGUOUS = "an ambiguous date"
-MAX_DATE_LENGTH = 64
-_TIME = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
-_ISO = re.compile(rf"([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})({_TIME})?")
-_DAY_FIRST = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th)? ([a-z]+)\.?,? ([0-9]{4})")
-_MONTH_FIRST = re.compile(r"([a-z]+)\.? ([0-9]{1,2})(?:st|nd|rd|th)?,? ([0-9]{4})")
-_NUMERIC = re.compile(r"[0-9]{1,4}([/. -])[0-9]{1,2}\1[0-9]{1,4}")
 
-
-def read_date(value: Any) -> datetime.date | str:
-    """The day a text names, or why it names none. Today, the locale and the time zone play no part.
-
-    Read are ISO 8601 calendar dates, with or without a time (the day as written, whatever the offset), and English
-    "D Month YYYY" and "Month D, YYYY". All-numeric forms other than ISO are AMBIGUOUS: 03/04/2026 is two days.
-    """
+def _no_date(value: Any) -> str:
     if not isinstance(value, str):
         return f"{_kind(value)}, want a date"
-    return _read_date(value) if len(value) <= MAX_DATE_LENGTH else "not a full date"
-
-
-@functools.lru_cache(65536)
-def _read_date(value: str) -> datetime.date | str:
-    written = " ".join(value.lower().split())
-    if match := _ISO.fullmatch(written.upper()):
-        return _day(match[1], match[2], match[3])
-    if match := _DAY_FIRST.fullmatch(written):
-        return _day(match[3], _month(match[2]), match[1])
-    if match := _MONTH_FIRST.fullmatch(written):
-        return _day(match[3], _month(match[1]), match[2])
-    return AMBIGUOUS if _NUMERIC.fullmatch(written) else "not a full date"
-
-
-def _month(name: str) -> int:
-    """1 to 12 for a full name, its first three letters or "sept"; 0 for anything else."""
-    return next((n for n, month in enumerate(MONTHS, 1) if name in (month, month[:3], "sept" if n == 9 else month)), 0)
-
-
-def _day(year: str, month: str | int, day: str) -> datetime.date | str:
-    try:
-        return datetime.date(int(year), int(month), int(day))
-    except ValueError:
-        return "not a day of the calendar"
+    return "an ambiguous date" if parse_date(value) is AMBIGUOUS else "no full day of the calendar"
 
 
 def _scored(value: float, reason: str) -> Score:
