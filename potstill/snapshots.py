@@ -6,14 +6,13 @@ from typing import Any
 
 import yaml
 
-from potstill import config, project
+from potstill import config, project, tombstones
 from potstill.config import Config
-from potstill.files import sha256_file, write_text
-from potstill.project import REGISTRY
+from potstill.files import sha256_file, stage_lock, write_text
+from potstill.project import PROCESSED, REGISTRY
 from potstill.records import Example, Record, read_jsonl
+from potstill.splitting import SPLITS as SPLITS
 from potstill.stop import DATA, Stop
-
-SPLITS = ("train", "val", "test")
 
 
 class Snapshot(Record):
@@ -62,11 +61,16 @@ def newest(workload: str) -> tuple[str, Version]:
 
 
 def register(workload: str, name: str, version: Version) -> None:
-    entries: dict[str, Any] = {
-        w: {n: v.model_dump() for n, v in versions.items()} for w, versions in registry().items()
-    }
-    entries.setdefault(workload, {})[name] = version.model_dump()
-    write_text(REGISTRY, HEADER + yaml.safe_dump(entries, sort_keys=False))
+    """Adds a version to the registry, or replaces its entry; waits for other workloads that are being registered."""
+    with stage_lock(PROCESSED, "registry", wait=True):
+        # what a writer that was killed left behind
+        for leftover in REGISTRY.parent.glob(f".{REGISTRY.name}.*"):
+            leftover.unlink()
+        entries: dict[str, Any] = {
+            w: {n: v.model_dump() for n, v in versions.items()} for w, versions in registry().items()
+        }
+        entries.setdefault(workload, {})[name] = version.model_dump()
+        write_text(REGISTRY, HEADER + yaml.safe_dump(entries, sort_keys=False))
 
 
 def path_of(workload: str, split: str, name: str) -> Path:
@@ -74,17 +78,30 @@ def path_of(workload: str, split: str, name: str) -> Path:
 
 
 def checked(snapshot: Snapshot) -> Path:
-    """The snapshot's file. Raises Stop 65, naming it, when it is missing or was changed since the split."""
+    """The snapshot's file. Raises Stop 65, naming it, when it is missing, withdrawn, or was changed since the split."""
     path = Path(snapshot.file)
+    tombstones.refuse_withdrawn(path)
     if not path.is_file():
         raise Stop(f"{path} is not there. Run fab dataset.split.", DATA)
     if sha256_file(path) != snapshot.sha256:
         raise Stop(
             f"{path} was changed after the split: its sha256 is not the one recorded. "
-            "Restore it, or run fab dataset.split and prepare a new run.",
+            "Restore it; or delete it, run fab dataset.split and prepare a new run.",
             DATA,
         )
     return path
+
+
+def check_all(workload: str) -> None:
+    """Raises Stop 65, naming the file, when any snapshot of the workload was changed. One that is missing is no harm.
+
+    A fresh checkout has the registry without the files: dataset.split writes them again.
+    """
+    for version in registry().get(workload, {}).values():
+        for snapshot in version.files().values():
+            path = Path(snapshot.file)
+            if path.is_file() and not tombstones.withdrawn(path):
+                checked(snapshot)
 
 
 def read(snapshot: Snapshot) -> Iterator[Example]:

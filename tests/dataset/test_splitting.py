@@ -1,3 +1,5 @@
+import itertools
+import random
 from collections import defaultdict
 
 import pytest
@@ -68,3 +70,94 @@ def test_a_group_pinned_twice_is_named():
 def test_too_few_groups_are_an_error():
     with pytest.raises(Stop, match="2 groups are free"):
         splitting.assign([row(1, "a"), row(2, "b")], 0.1, 0.1, 0)
+
+
+def layouts(count: int):
+    """Random layouts of groups: few or many, even or lopsided, of one to three tasks, some pinned."""
+    for number in range(count):
+        rng = random.Random(number)
+        tasks = ["a", "b", "c"][: rng.randint(1, 3)]
+        rows = []
+        for g in range(rng.randint(1, 7) if number % 2 else rng.randint(8, 40)):
+            own = rng.sample(tasks, rng.randint(1, len(tasks)))
+            pin = rng.choice([None] * 9 + ["train", "val", "test"])
+            for n in range(rng.choice([1, 1, 2, 5, 30])):
+                task = own[n % len(own)]
+                rows.append(Row(f"{g}-{n}", task, f"g{g}", f"{task}|{rng.choice(['en', 'de', 'fr'])}", pin))
+        yield number, rows
+
+
+def divided_or_none(rows: list[Row], seed: int) -> dict[str, str] | None:
+    try:
+        return splitting.assign(rows, 0.15, 0.15, seed, 0.2)[0]
+    except Stop:
+        return None
+
+
+def possible(rows: list[Row]) -> bool:
+    """Is there a sound division at all? By trying every one; for up to seven groups."""
+    groups = sorted({row.group for row in rows})
+    pins = {row.group: row.pin for row in rows if row.pin}
+    choices = [[pins[group]] if group in pins else list(splitting.SPLITS) for group in groups]
+    return any(
+        splitting.is_sound(rows, dict(zip(groups, chosen, strict=True))) for chosen in itertools.product(*choices)
+    )
+
+
+def test_two_hundred_layouts_share_no_group_and_leave_no_split_empty_where_one_is_possible():
+    divided = refused = 0
+    for number, rows in layouts(200):
+        chosen = divided_or_none(rows, number)
+        if chosen is None:
+            if len({row.group for row in rows}) <= 7:
+                assert not possible(rows), f"layout {number} has a sound division"
+            refused += 1
+            continue
+        divided += 1
+        assert set(chosen) == {row.group for row in rows}
+        assert splitting.is_sound(rows, chosen), f"layout {number}"
+        lent = {row.group for row in rows if row.pin == "train" and chosen[row.group] == "val"}
+        assert all(row.pin in (None, chosen[row.group]) for row in rows if row.group not in lent)
+    assert divided > 100
+    assert refused > 20
+
+
+def test_a_rare_task_gets_its_three_groups_where_chance_would_not_give_them():
+    rows = [row(n, f"g{n // 5}") for n in range(500)]
+    rows += [row(5_000 + n, f"g{n * 7}", task="rare") for n in range(3)]
+    chosen, _ = splitting.assign(rows, 0.05, 0.05, 1)
+    assert {chosen[item.group] for item in rows if item.task == "rare"} == {"train", "val", "test"}
+
+
+def test_a_task_whose_rows_are_all_pinned_gets_val_rows_from_train():
+    rows = [row(n, f"g{n // 5}", pin="train") for n in range(100)] + [row(200 + n, "t", pin="test") for n in range(9)]
+    found = by_split(rows, splitting.assign(rows, 0.2, 0.2, 0)[0])
+    assert {item.group for item in found["test"]} == {"t"}
+    assert 10 <= len(found["val"]) <= 30
+
+
+def test_a_stratum_drifts_no_further_than_asked_for():
+    rng = random.Random(4)
+    rows = [
+        Row(f"{g}-{n}", "parse", f"g{g}", rng.choice(["en"] * 5 + ["de"]) if g % 3 else "fr", None)
+        for g in range(30)
+        for n in range(rng.choice([2, 9]))
+    ]
+    for seed in range(10):
+        chosen, used = splitting.assign(rows, 0.15, 0.15, seed, 0.12)
+        assert splitting.drift(rows, chosen).size <= 0.12
+        assert used >= seed
+
+
+def test_a_drift_that_no_division_avoids_is_named_and_the_least_is_taken():
+    rows = [Row(f"{g}-{n}", "parse", f"g{g}", f"s{g}", None) for g in range(3) for n in range(10)]
+    chosen, _ = splitting.assign(rows, 0.3, 0.3, 0, 0.1)
+    found = splitting.drift(rows, chosen)
+    assert found.size > 0.5
+    assert {found.share, round(found.free_share, 2)} <= {0.0, 0.33, 0.5, 1.0}
+
+
+def test_a_pinned_slice_does_not_count_as_drift():
+    rows = [row(n, f"g{n // 5}") for n in range(100)]
+    rows += [Row(f"s{n}", "parse", "slang", "parse|slang", "test", in_slice=True) for n in range(50)]
+    assert splitting.drift(rows, splitting.assign(rows, 0.2, 0.2, 0)[0]).size == 0
