@@ -23,11 +23,23 @@ COLUMNS = {
     "system_prompt": "TEXT",
 }
 OPTIONAL = ("metadata", "slot_specs", "system_prompt")
-BATCH_ROWS = 2_000
+# rows of one read, and of one insert, which ends sooner when it has this many characters
+READ_ROWS = 64
+INSERT_ROWS, INSERT_CHARS = 2_000, 16_000_000
+# a database may come from somebody else, and its own macros and triggers run within our statements
+SAFE: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "lock_configuration": "true",
+}
 
 
 def connect(path: Path, read_only: bool) -> Any:
-    """Opens the database. Raises Stop 65 when it is missing or no DuckDB file, 75 when another process writes to it."""
+    """Opens the database, which then can reach no other file and no network.
+
+    Raises Stop 65 when it is missing or no DuckDB file, 75 when another process writes to it.
+    """
     import duckdb
 
     path = Path(path)
@@ -35,15 +47,12 @@ def connect(path: Path, read_only: bool) -> Any:
         raise Stop(f"{path} is not there. Run fab dataset.convert, or copy your own DuckDB file to it.", DATA)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = duckdb.connect(str(path), read_only=read_only)
-    except duckdb.IOException as error:
-        if "lock" in str(error).lower():
+        return duckdb.connect(str(path), read_only=read_only, config=SAFE)
+    except duckdb.Error as error:
+        if "Could not set lock" in str(error):
             raise Stop(f"{path} is open in another process. Wait for it, then run this again.", BUSY) from None
         reason = str(error).splitlines()[0]
         raise Stop(f"{path} cannot be opened as a DuckDB database: {reason}", DATA) from None
-    connection.execute("SET autoinstall_known_extensions = false")
-    connection.execute("SET autoload_known_extensions = false")
-    return connection
 
 
 def write(path: Path, exemplars: Iterable[Exemplar], replace_workload: str | None = None) -> int:
@@ -81,15 +90,38 @@ def read(path: Path, tasks: Iterable[str]) -> Iterator[Exemplar | Reject]:
     try:
         present = _check_columns(connection, path)
         wanted = ", ".join(f"CAST({name} AS VARCHAR)" if name in present else f"NULL AS {name}" for name in COLUMNS)
-        marks = ", ".join("?" for _ in tasks)
         # the column list is our own constant; the values are bound
-        query = f"SELECT {wanted} FROM examples WHERE task IN ({marks}) ORDER BY id"  # noqa: S608
-        cursor = connection.execute(query, tasks)
-        while rows := cursor.fetchmany(BATCH_ROWS):
-            for row in rows:
-                yield _exemplar(dict(zip(COLUMNS, row, strict=True)))
+        query = f"SELECT {wanted} FROM examples WHERE {{}} ORDER BY id"  # noqa: S608
+        for row in _by_key(connection, query, tasks) if _has_key(connection) else _sorted(connection, query, tasks):
+            yield _exemplar(dict(zip(COLUMNS, row, strict=True)))
     finally:
         connection.close()
+
+
+def _has_key(connection: Any) -> bool:
+    keys = connection.execute(
+        "SELECT constraint_column_names FROM duckdb_constraints() "
+        "WHERE table_name = 'examples' AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')"
+    ).fetchall()
+    return (["id"],) in keys
+
+
+def _by_key(connection: Any, query: str, tasks: list[str]) -> Iterator[tuple[Any, ...]]:
+    """A few rows at a time through the index: a sort of the whole table would hold every page in memory."""
+    ids = connection.execute(f"SELECT id FROM examples WHERE task IN ({_marks(tasks)}) ORDER BY id", tasks).fetchall()  # noqa: S608
+    for start in range(0, len(ids), READ_ROWS):
+        some = [row[0] for row in ids[start : start + READ_ROWS]]
+        yield from connection.execute(query.format(f"id IN ({_marks(some)})"), some).fetchall()
+
+
+def _sorted(connection: Any, query: str, tasks: list[str]) -> Iterator[tuple[Any, ...]]:
+    cursor = connection.execute(query.format(f"task IN ({_marks(tasks)})"), tasks)
+    while rows := cursor.fetchmany(READ_ROWS):
+        yield from rows
+
+
+def _marks(values: list[Any]) -> str:
+    return ", ".join("?" for _ in values)
 
 
 def task_counts(path: Path) -> dict[str, int]:
@@ -108,12 +140,18 @@ def _check_columns(connection: Any, path: Path) -> set[str]:
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'examples'"
         ).fetchall()
     }
+    check_columns(found, path)
+    return found
+
+
+def check_columns(found: Iterable[str], path: Path | str) -> None:
+    """Raises Stop 65 when `found`, the columns of the table `examples`, lacks one that the contract requires."""
+    found = set(found)
     if not found:
         raise Stop(f"{path} has no table 'examples'. See docs/contracts.md for the columns it needs.", DATA)
     missing = [name for name in COLUMNS if name not in found and name not in OPTIONAL]
     if missing:
         raise Stop(f"{path}: table examples lacks the column {missing[0]!r}. See docs/contracts.md.", DATA)
-    return found
 
 
 def _insert(connection: Any, batch: list[Exemplar]) -> None:
@@ -167,10 +205,12 @@ def _exemplar(row: dict[str, Any]) -> Exemplar | Reject:
 
 def _batches(items: Iterable[Exemplar]) -> Iterator[list[Exemplar]]:
     batch: list[Exemplar] = []
+    chars = 0
     for item in items:
         batch.append(item)
-        if len(batch) == BATCH_ROWS:
+        chars += len(item.prompt_text)
+        if len(batch) >= INSERT_ROWS or chars >= INSERT_CHARS:
             yield batch
-            batch = []
+            batch, chars = [], 0
     if batch:
         yield batch

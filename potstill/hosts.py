@@ -74,12 +74,13 @@ def check_name(name: str) -> str:
 
 
 def find(name: str) -> Host:
-    """The host called `name`: its entry, or else an SSH host (`name` or `user@name`) with the default folder."""
+    """The host called `name`: its entry, or else an SSH host with the default folder; user@ may stand before either."""
     listed = _listed()
     if check_name(name) in listed:
         return listed[name]
     user, _, bare = name.rpartition("@")
-    return config.validate({"host": bare, "user": user or None}, Host, f"host {name!r}")
+    entry = listed[bare].model_dump() if bare in listed else {"host": bare}
+    return config.validate(entry | {"user": user or None}, Host, f"host {name!r}")
 
 
 def name_of(c: "Connection") -> str:

@@ -6,6 +6,7 @@ Everything a user can cause (no ssh, unknown key, full disk, a broken line) ends
 import contextlib
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO as File
+from typing import NamedTuple
 
 from potstill import hosts
 from potstill.hosts import Host
@@ -28,6 +30,15 @@ PARTIAL = ".rsync-partial"
 RSYNC_INTERRUPTED = 20
 SSH_FAILED = 255
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+LISTED = re.compile(r"(?P<kind>\S)\S{9}\S? +(?P<size>\d+) (?P<time>\S+ \S+) (?P<name>.+)")
+
+
+class Entry(NamedTuple):
+    """A remote file: its kind as `ls -l` begins a line ("-" is a file), bytes, and time of change in seconds."""
+
+    kind: str
+    size: int
+    time: str
 
 
 def need_programs() -> None:
@@ -82,13 +93,15 @@ def remote(host: Host, command: str, show: bool = False) -> str:
     return done.stdout or ""
 
 
-def rsync(host: Host, files: Iterable[str], source: str, target: str, what: str) -> None:
+def rsync(
+    host: Host, files: Iterable[str], source: str, target: str, what: str, options: Iterable[str] = ("--compress",)
+) -> None:
     """Copies `files`, relative to `source`, below `target`; one of the two is `remote_path(...)`.
 
     Regular files only, each one whole or not there. A broken transfer goes on where it was when it is run again.
     """
-    words = ["rsync", "--times", "--perms", "--compress", "--secluded-args", "--from0", "--files-from=-"]
-    words += [f"--partial-dir={PARTIAL}", "--info=progress2", "--outbuf=L", f"--rsh={shlex.join(ssh_command(host))}"]
+    words = [*_rsync_words(host), "--times", "--perms", *options]
+    words += [f"--partial-dir={PARTIAL}", "--info=progress2", "--outbuf=L"]
     output = None if sys.stdout.isatty() else subprocess.PIPE
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -105,12 +118,57 @@ def rsync(host: Host, files: Iterable[str], source: str, target: str, what: str)
             process.wait()
             raise
         problem = _read(errors)
-    if code == SSH_FAILED:
-        raise Stop(_why_ssh_failed(host, problem), UNAVAILABLE)
+    _check(host, code, problem, what)
+
+
+def listing(host: Host, files: Iterable[str], source: str) -> dict[str, Entry]:
+    """What `files`, names in the remote folder `source`, are there, links followed; those that are not are left out."""
+    words = [*_rsync_words(host), "--list-only", "--copy-links", "--ignore-missing-args", "--no-human-readable"]
+    done = subprocess.run(
+        # with --files-from it wants a target too, and --list-only writes nothing there
+        [*words, "--8-bit-output", "--", source, "."],
+        input="".join(f"{name}\0" for name in files),
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if "change_dir" in done.stderr and "No such file or directory" in done.stderr:
+        return {}
+    _check(host, done.returncode, done.stderr, f"listing {source}")
+    entries = (LISTED.fullmatch(line) for line in done.stdout.splitlines())
+    return {found["name"]: Entry(found["kind"], int(found["size"]), found["time"]) for found in entries if found}
+
+
+def adopt(target: Path) -> None:
+    """Makes of what a killed rsync has left of the file `target` the part that the next rsync goes on with."""
+    partial = target.parent / PARTIAL / target.name
+    # an rsync that is killed at once leaves its temporary file
+    left = [path for path in target.parent.iterdir() if path.name.startswith(f".{target.name}.")]
+    for path in sorted(left, key=lambda path: path.stat().st_size):
+        if not partial.exists() or path.stat().st_size > partial.stat().st_size:
+            partial.parent.mkdir(exist_ok=True)
+            os.replace(path, partial)
+        else:
+            path.unlink()
+
+
+def _rsync_words(host: Host) -> list[str]:
+    # no word of ours is for the remote shell to read: names go through rsync's own protocol
+    return ["rsync", "--secluded-args", "--from0", "--files-from=-", f"--rsh={shlex.join(ssh_command(host))}"]
+
+
+def _check(host: Host, code: int, stderr: str, what: str) -> None:
+    """Raises the Stop that rsync's exit code stands for."""
+    if "rsync: command not found" in stderr or "rsync: not found" in stderr:
+        raise Stop(f"{host.host} has no rsync; on Debian or Ubuntu, there: sudo apt install rsync", UNAVAILABLE)
+    if code == SSH_FAILED or (code and "(0 bytes received so far)" in stderr):
+        # where rsync was to receive it ends with a code of its own, after ssh's words
+        words = [line for line in stderr.splitlines() if not line.startswith("rsync")]
+        raise Stop(_why_ssh_failed(host, "\n".join(words)), UNAVAILABLE)
     if code < 0 or code == RSYNC_INTERRUPTED:
         raise Stop(f"{what} was interrupted; run the same command again to go on", BUSY)
     if code:
-        lines = problem.strip().splitlines() or [""]
+        lines = stderr.strip().splitlines() or [""]
         raise Stop(f"{what} failed: {lines[0]} (rsync exit code {code}). Run the same command again to go on.", IO)
 
 

@@ -43,6 +43,16 @@ def test_a_name_that_is_not_listed_is_an_ssh_host(tmp_path: Path, monkeypatch: p
     )  # fmt: skip
 
 
+def test_a_user_before_a_listed_name_takes_the_place_of_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, monkeypatch, "hosts:\n  gpu: {host: 10.0.0.7, port: 2222, user: you}\n")
+    found = hosts.find("me@gpu")
+    assert (found.host, found.port, found.user) == ("10.0.0.7", 2222, "me")
+    with pytest.raises(Stop, match="user is"):
+        hosts.find("me@you@gpu")
+
+
 @pytest.mark.parametrize("name", ["-oProxyCommand=id", "", "a b", "a;id", "host:22", "a/b", "$(id)", "a\nb", "@a"])
 def test_names_that_could_be_more_than_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, monkeypatch, "hosts:\n")

@@ -19,7 +19,7 @@ def exemplar(id: str, **changes) -> Exemplar:
     return Exemplar(**{**row, **changes})
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(prompt=texts, system=st.none() | texts, note=texts)
 def test_rows_come_back_as_they_went_in(tmp_path_factory, prompt, system, note):
     path = tmp_path_factory.mktemp("db") / "x.duckdb"
