@@ -4,9 +4,11 @@ manifest.yaml:
     system_prompt: common/prompts/system.txt
     tasks: {t1_parse: {files: [t1_parse/train.jsonl, t1_parse/val.jsonl], weight: 1.0}}
     tenants: {timberwolf: {files: {t1_parse: [tenants/timberwolf/t1_parse.jsonl]}, weight: 0.5}}
-A weight of 0 leaves the entry out. A row is {input, output} or {messages, output_json} and may carry id, group (or
-family) and slice; the output is an object, or the answer's text, which is passed on as it is. The last user message is
-the prompt, and a system message replaces the system text. Rows of a file called val.jsonl get metadata.split = "val".
+A weight is how often an entry's rows count in training (potstill/rows.py): 0 leaves the entry out, 2.5 takes every row
+twice and half of them once more. A tenant's weight stands for itself, whatever its task's own is.
+A row is {input, output} or {messages, output_json} and may carry id, group (or family) and slice; the output is an
+object, or the answer's text, which is passed on as it is. The last user message is the prompt, and a system message
+replaces the system text. Rows of a file called val.jsonl get metadata.split = "val".
 """
 
 import json
@@ -20,21 +22,23 @@ from potstill import config
 from potstill.config import Config
 from potstill.files import canonical_json, sha256_text
 from potstill.records import Exemplar, Record, parse_row
+from potstill.rows import MAX_WEIGHT
 from potstill.stop import DATA, Stop
 
 MEND = "Mend the row: want {input, output} or {messages, output_json}."
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 
 
 class TaskFiles(Config):
     files: list[str]
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    weight: Weight = 1.0
 
 
 class TenantFiles(Config):
     """`files` by task."""
 
     files: dict[str, list[str]]
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    weight: Weight = 1.0
 
 
 class Manifest(Config):
@@ -79,11 +83,11 @@ def read(samples: Path, tasks: Collection[str], schema_version: str) -> Iterator
     Raises Stop 65 that names the file, the line, the key and the rule; Stop 2 where the manifest itself is wrong.
     """
     manifest = config.load(samples / "manifest.yaml", Manifest)
-    system = _text(samples / manifest.system_prompt, samples).strip()
+    system = _text(samples, manifest.system_prompt).strip()
     seen: dict[str, tuple[str, Exemplar]] = {}
     for file, task, labels in _files(manifest, samples, tasks):
         labels["schema_version"] = schema_version
-        text = _text(samples / file, samples)
+        text = _text(samples, file)
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
@@ -110,9 +114,12 @@ def _files(manifest: Manifest, samples: Path, tasks: Collection[str]) -> Iterato
             yield file, task, {key: value for key, value in labels.items() if value is not None}
 
 
-def _text(path: Path, samples: Path) -> str:
+def _text(samples: Path, file: str) -> str:
+    path = samples / file
     if not path.is_file():
-        raise Stop(f"{path} is not there; {samples / 'manifest.yaml'} names it. Restore it or mend the manifest.", DATA)
+        known = [other.relative_to(samples).as_posix() for other in sorted(samples.rglob(f"*{path.suffix}"))]
+        named = f"{path} is not there; {samples / 'manifest.yaml'} names it."
+        raise Stop(f"{named}{config.nearest(file, known)} Restore it or mend the manifest.", DATA)
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import corpus
+from potstill import corpus, database
 from potstill.records import Exemplar
 from potstill.stop import DATA, USAGE, Stop
 
@@ -69,6 +69,36 @@ tenants: {wolf: {files: {t1: [wolf.jsonl]}, weight: 0.25}, gone: {files: {t1: [r
     assert howl.metadata == {"tenant": "wolf", "weight": 0.25, "schema_version": "3"}
 
 
+def test_a_tenant_whose_folder_is_misspelt_is_answered_with_the_nearest_file(tmp_path):
+    (tmp_path / "tenants/timberwolf").mkdir(parents=True)
+    (tmp_path / "tenants/timberwolf/t1.jsonl").write_text(json.dumps(PAIR), encoding="utf-8")
+    manifest = "system_prompt: system.txt\ntasks: {}\ntenants: {wolf: {files: {t1: [tenants/timberwulf/t1.jsonl]}}}"
+    with pytest.raises(Stop, match=r"timberwulf/t1\.jsonl is not there; .*Did you mean 'tenants/timberwolf/t1\.jsonl'"):
+        read(tmp_path, [], manifest)
+    # what counts for nothing is not read, so it need not be there
+    assert read(tmp_path, [], manifest.replace("}}}", "}, weight: 0}}")) == []
+
+
+def test_a_tenant_set_to_zero_leaves_the_database_with_the_next_conversion(tmp_path):
+    manifest = """
+system_prompt: system.txt
+tasks: {t1: {files: [rows.jsonl]}}
+tenants: {wolf: {files: {t1: [wolf.jsonl]}, weight: WEIGHT}}
+"""
+    howls = [json.dumps({**PAIR, "input": f"howl {n}"}) for n in range(8)]
+    (tmp_path / "wolf.jsonl").write_text("\n".join(howls), encoding="utf-8")
+    tenants = []
+    for weight in ("2.5", "0"):
+        exemplars = [
+            exemplar.model_copy(update={"metadata": {**exemplar.metadata, "converted_by": "w"}})
+            for exemplar in read(tmp_path, [PAIR], manifest.replace("WEIGHT", weight))
+        ]
+        database.write(tmp_path / "d.duckdb", exemplars, replace_workload="w")
+        tenants.append([row.metadata.get("tenant") for row in database.read(tmp_path / "d.duckdb", ["t1"])])
+    assert sorted(map(str, tenants[0])) == ["None"] + ["wolf"] * 8
+    assert tenants[1] == [None]
+
+
 def test_a_repeated_row_comes_once_but_an_id_names_one_row(tmp_path):
     assert len(read(tmp_path, [PAIR, PAIR])) == 1
     with pytest.raises(Stop, match=r"rows\.jsonl line 2: id 'x' is already taken by another row, .*line 1"):
@@ -112,6 +142,14 @@ def test_a_malformed_row_is_one_clear_line(tmp_path, row, named):
         ),
         ("system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], weight: -1}}", "weight", USAGE),
         ("system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], weight: .nan}}", "weight", USAGE),
+        ("system_prompt: system.txt\ntasks: {t1: {files: [rows.jsonl], weight: 101}}", "tasks.t1.weight", USAGE),
+        ("system_prompt: system.txt\ntasks: {t1: {files: [rowz.jsonl]}}", r"Did you mean 'rows\.jsonl'", DATA),
+        (
+            "system_prompt: system.txt\ntasks: {}\ntenants: {wolf: {files: {t1: []}, weigth: 1}}",
+            r"unknown key 'tenants\.wolf\.weigth'\. Did you mean 'weight'",
+            USAGE,
+        ),
+        ("system_prompt: system.txt\ntasks: {}\ntenants: {w: {files: {t3: []}, weight: 0}}", "no task 't3'", USAGE),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_line(tmp_path, manifest, named, code):

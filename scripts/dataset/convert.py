@@ -4,9 +4,10 @@ Run: python -m scripts.dataset.convert -w batfit        (or: fab dataset.convert
 Running it again replaces the rows that the last conversion of the workload wrote, and no others.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
-from potstill import cli, database, progress, project, workload
+from potstill import cli, database, progress, project, rows, workload
 from potstill.records import Exemplar
 from potstill.workload import Workload
 
@@ -16,16 +17,22 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     job = workload.load(cli.workload_name(arguments))
     path = project.database()
+    strata: Counter[rows.Stratum] = Counter()
     if arguments.dry_run:
-        print(f"would write {sum(1 for _ in exemplars(job))} exemplars from {job.samples} to {path}")
+        print(f"would write {sum(1 for _ in exemplars(job, strata))} exemplars from {job.samples} to {path}")
+    else:
+        written = database.write(path, exemplars(job, strata), replace_workload=job.name)
+        print(f"{job.name}: {written} exemplars from {job.samples}")
+    print("\n".join(rows.mix_table(rows.effective_counts(strata))))
+    if arguments.dry_run:
         return
-    written = database.write(path, exemplars(job), replace_workload=job.name)
-    print(f"{job.name}: {written} exemplars from {job.samples}")
     cli.done([path], f"fab dataset.clean -w {job.name}")
 
 
-def exemplars(job: Workload) -> Iterator[Exemplar]:
+def exemplars(job: Workload, strata: "Counter[rows.Stratum]") -> Iterator[Exemplar]:
+    """The workload's exemplars, counted by what their weights depend on."""
     for exemplar in progress.track(job.module.convert(job.samples), "convert"):
+        strata[rows.stratum(exemplar)] += 1
         yield exemplar.model_copy(update={"metadata": {**exemplar.metadata, "converted_by": job.name}})
 
 

@@ -70,6 +70,8 @@ def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> l
         print(
             f"{split:5} {len(kept):6} rows, longest {longest} tokens, {trained} trained tokens, {len(rejected)} refused"
         )
+        if split == "train":
+            print("\n".join(rows.mix_table(rows.effective_counts(Counter(map(rows.stratum, examples))))))
     for reason, count in Counter(r.reason for r in refused).items():
         print(f"refused {count} rows: {reason}; see refused.jsonl in the run's folder")
     return refused
