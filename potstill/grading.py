@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from potstill import config, slots
 from potstill.fences import Question
 from potstill.files import sha256_file
-from potstill.leaves import ABSENT, pairs
+from potstill.leaves import ABSENT, pairs, place
 from potstill.records import Example, Prediction, Record, SlotSpec, Verdict, parse_row, read_jsonl
-from potstill.slots import Score
+from potstill.slots import OwnLevels, Score
 from potstill.stop import DATA, Stop
 
 RULE = "rule"
@@ -90,19 +90,26 @@ def read_predictions(path: Path, examples: list[Example], partial: bool = False)
     return [found[example.id] for example in examples if example.id in found]
 
 
-def grade(example: Example, prediction: Prediction, levels: dict[str, float]) -> list[Grade]:
-    """Grades every slot of one answer, in the order of the example's slots."""
+def grade(example: Example, prediction: Prediction, levels: dict[str, float], own: OwnLevels) -> list[Grade]:
+    """Grades every slot of one answer, in the order of the example's slots. `own`: the workload's own levels."""
     try:
         reference = json.loads(example.response)
     except ValueError:
         raise Stop(f"id {example.id!r}: the reference is not JSON. Run fab dataset.clean.", DATA) from None
     unusable = why_unusable(prediction)
     grades = []
-    for path, spec in example.slots.items():
-        threshold = threshold_of(example, path, spec, levels)
-        candidate = ABSENT if unusable else prediction.parsed
-        for at, want, found in pairs(reference, candidate, path):
-            decided, question = decide(at, spec, threshold, want, found, unusable)
+    candidate = ABSENT if unusable else prediction.parsed
+    for name, spec in example.slots.items():
+        threshold = threshold_of(example, name, spec, levels, own)
+        for at, want, found in pairs(reference, candidate, place(name, spec)):
+            if spec.path is not None:
+                at = f"{name}{at[at.index('[') :]}" if "[" in at else name
+            decided: Score | None
+            question: Question | None = None
+            if spec.level in own:
+                decided = slots.by_own_rule(own[spec.level], want, found, unusable, example.prompt, threshold)
+            else:
+                decided, question = decide(at, spec, threshold, want, found, unusable)
             grades.append(Grade(example, at, spec, threshold, want, found, decided, question))
     return grades
 
@@ -129,14 +136,16 @@ def why_unusable(prediction: Prediction) -> str | None:
     return None if prediction.valid_schema else "valid JSON that breaks the schema"
 
 
-def threshold_of(example: Example, path: str, spec: SlotSpec, levels: dict[str, float]) -> float:
-    if spec.level not in levels:
+def threshold_of(example: Example, path: str, spec: SlotSpec, levels: dict[str, float], own: OwnLevels) -> float:
+    known = [*levels, *own]
+    if spec.level not in known:
         raise Stop(
-            f"id {example.id!r}: slot {path!r} has the level {spec.level!r}.{config.nearest(spec.level, levels)} "
-            f"Known: {', '.join(levels)}.",
+            f"id {example.id!r}: slot {path!r} has the level {spec.level!r}.{config.nearest(spec.level, known)} "
+            f"Known: {', '.join(known)}.",
             DATA,
         )
-    return spec.threshold if spec.threshold is not None else levels[spec.level]
+    # a workload's own level is a check that holds or does not, unless the slot says otherwise
+    return spec.threshold if spec.threshold is not None else levels.get(spec.level, 1.0)
 
 
 def verdict(grade: Grade, result: dict[str, Any] | None, model: str) -> Verdict:

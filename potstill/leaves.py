@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from potstill.records import SlotSpec
 from potstill.stop import Stop
 
 
@@ -17,10 +18,17 @@ class Absent:
 ABSENT = Absent()
 
 
+def place(name: str, spec: SlotSpec) -> str:
+    """The path of a slot's leaf."""
+    return name if spec.path is None else spec.path
+
+
 @functools.lru_cache(4096)
 def steps(path: str) -> tuple[str, ...]:
-    """'items[].price' -> ('items', '[]', 'price'). Raises Stop 2 for an empty step."""
+    """'items[].price' -> ('items', '[]', 'price'); '.', the whole, has none. Raises Stop 2 for an empty step."""
     found: list[str] = []
+    if path == ".":
+        return ()
     for part in path.split("."):
         key = part.rstrip("[]") if part.endswith("[]") else part
         found += [*([key] if key else []), *["[]"] * ((len(part) - len(key)) // 2)]

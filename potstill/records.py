@@ -20,9 +20,14 @@ class Record(BaseModel):
 
 
 class SlotSpec(Record):
-    """How one leaf of the answer is scored. `tolerance` is in the slot's own unit."""
+    """How one leaf of the answer is scored. `tolerance` is in the slot's own unit.
+
+    `path` is where the leaf is, when that is not the slot's own name: several slots may look at one leaf, and "." is
+    the whole answer.
+    """
 
     level: str
+    path: str | None = None
     tolerance: float | None = None
     threshold: float | None = None
     critical: bool = False

@@ -5,6 +5,12 @@ The module defines
     convert(samples: Path) -> Iterator[Exemplar]      the workload's own raw material, as exemplars
 and may define
     make_samples(out: Path, seed: int) -> list[Path]  writes the committed samples
+    LEVELS: dict[str, Callable]                       slot levels of its own: level(reference, candidate, *, prompt)
+                                                      -> potstill.slots.Score, pure; a slot names them like the others
+    CONVERT_OPTIONS: dict[str, tuple[type, str]]      options of dataset.convert of its own, each with a type (bool: a
+                                                      flag) and a help text; convert(samples, **options) gets them all
+    REPAIR_TASK, REPAIR_PREFIX: str                   the task whose prompts are broken answers, and what stands before
+                                                      each: dataset.augment then makes broken_json variants
 """
 
 import functools
@@ -16,11 +22,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from potstill import config
+from potstill import config, workloads
 from potstill.config import Config
 from potstill.files import canonical_json
 from potstill.project import CONFIGS, SAMPLES
 from potstill.records import SlotSpec, explain
+from potstill.slots import OwnLevels
 from potstill.stop import USAGE, Stop
 
 
@@ -109,6 +116,7 @@ class Workload:
         self.settings = settings
         self.module = module
         self.schemas: dict[str, type[BaseModel]] = module.SCHEMAS
+        self.levels: OwnLevels = getattr(module, "LEVELS", {})
         if set(self.schemas) != set(settings.tasks):
             raise Stop(
                 f"configs/workloads/{name}.yaml has the tasks {sorted(settings.tasks)}, "
@@ -151,4 +159,14 @@ def load(name: str) -> Workload:
             USAGE,
         )
     settings = config.load(path, WorkloadConfig)
-    return Workload(name, settings, importlib.import_module(f"potstill.workloads.{name}"))
+    # a project of one's own, beside an installed potstill, keeps its workloads at the same place
+    here = str(Path("potstill/workloads").resolve())
+    if here not in workloads.__path__:
+        workloads.__path__.append(here)
+    try:
+        module = importlib.import_module(f"potstill.workloads.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"potstill.workloads.{name}":
+            raise
+        raise Stop(f"{path} is there and potstill/workloads/{name}.py is not. Write it; see docs/workloads/.") from None
+    return Workload(name, settings, module)

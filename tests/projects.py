@@ -24,6 +24,20 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def add_workload(folder: Path, name: str, module: str, settings: str, system: str = "Answer in JSON.") -> None:
+    """A workload of the project folder's own: a module, a config and a samples folder that holds its system prompt."""
+    files = {
+        f"potstill/workloads/{name}.py": module,
+        f"configs/workloads/{name}.yaml": settings,
+        f"data/samples/{name}/system.txt": system,
+    }
+    if (folder / "data/samples").is_symlink():
+        (folder / "data/samples").unlink()
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
 def run_script(folder: Path, name: str, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
     """Runs python -m scripts.<name> in `folder` as a user would; `check` is the exit code wanted."""
     environment = {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from potstill import cli, config, fences, grading, judge, progress, project, runs, slots, snapshots
+from potstill import cli, config, fences, grading, judge, progress, project, runs, slots, snapshots, workload
 from potstill.files import canonical_json, sha256_file, sha256_text, stage_lock, write_json
 from potstill.grading import TUNED, Grade, Judged, JudgeRun
 from potstill.judge import JudgeConfig
@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     levels = slots.load_levels(project.CONFIGS / "judge_slots.yaml")
     with stage_lock(folder, "eval.judge"):
         names = arguments.predictions or present(folder)
-        sheets = [read_sheet(record, folder, name, levels, arguments.partial) for name in names]
+        own = workload.load(record.workload).levels
+        sheets = [read_sheet(record, folder, name, (levels, own), arguments.partial) for name in names]
         results = judge_texts(folder, settings, template, sheets)
         written = write_run(record, folder, settings, template, sheets, results)
     show(written)
@@ -81,12 +82,14 @@ def present(folder: Path) -> list[str]:
     return sorted(names, key=lambda name: name != TUNED)
 
 
-def read_sheet(record: RunRecord, folder: Path, name: str, levels: dict[str, float], partial: bool) -> Sheet:
+def read_sheet(
+    record: RunRecord, folder: Path, name: str, levels: tuple[dict[str, float], slots.OwnLevels], partial: bool
+) -> Sheet:
     path = folder / file_of(name)
     examples = list(snapshots.read(record.snapshots[split_of(name)]))
     by_id = {example.id: example for example in examples}
     predictions = grading.read_predictions(path, examples, partial)
-    grades = [grade for row in predictions for grade in grading.grade(by_id[row.id], row, levels)]
+    grades = [grade for row in predictions for grade in grading.grade(by_id[row.id], row, *levels)]
     return Sheet(name, path, len(predictions), grades)
 
 
