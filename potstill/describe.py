@@ -18,7 +18,18 @@ PERCENTILES = (50, 90, 99, 100)
 LENGTHS = ("prompt", "completion", "total")
 STATES = ("filled", "null", "empty", "absent")
 # what a row can be counted by, beside its task and the keys the workload groups and stratifies by
-FACETS = ("tenant", "language", "page_type", "domain", "slice", "augmented", "model", "schema_version")
+FACETS = (
+    "tenant",
+    "language",
+    "page_type",
+    "domain",
+    "slice",
+    "augmented",
+    "class",
+    "round",
+    "model",
+    "schema_version",
+)
 TOP = 12
 BINS = 32
 # hostile metadata could bring a new value with every row
