@@ -102,7 +102,8 @@ ASSIGNED = re.compile(
     r"[\"']?\s{0,3}(?:[:=]>?|[\"']?\s{1,3}(?:value|content)=)\s{0,3}[\"']?([A-Za-z0-9+/_.~-]{16,500}={0,2})",
     re.IGNORECASE,
 )
-ASSIGNED_WORDS = ("key", "secret", "token", "pass", "pwd", "credential")
+# every match of ASSIGNED begins with one of these
+ASSIGNED_WORDS = ("api", "secret", "token", "passw", "pwd", "access", "auth", "private", "credential")
 
 
 def scan(text: str) -> Iterator[Found]:
@@ -226,11 +227,28 @@ def _secrets(text: str) -> Iterator[Found]:
     lower = text.lower()
     if "bearer" in lower or "basic" in lower:
         found += AUTHORIZATION.finditer(text)
-    if any(word in lower for word in ASSIGNED_WORDS):
-        found += ASSIGNED.finditer(text)
+    found += _assignments(text, lower)
     for match in found:
         if _is_random(match[1]):
             yield *match.span(1), "secret"
+
+
+def _assignments(text: str, lower: str) -> list[re.Match[str]]:
+    """What ASSIGNED.finditer gives; to look for plain words first is ten times as fast."""
+    if len(lower) != len(text):  # a few letters grow when they are lowered, and places would shift
+        return list(ASSIGNED.finditer(text))
+    places = []
+    for word in ASSIGNED_WORDS:
+        place = lower.find(word)
+        while place >= 0:
+            places.append(place)
+            place = lower.find(word, place + 1)
+    found: list[re.Match[str]] = []
+    for place in sorted(places):
+        if not found or place >= found[-1].end():
+            match = ASSIGNED.match(text, place)
+            found += [match] if match else []
+    return found
 
 
 def _is_random(value: str) -> bool:

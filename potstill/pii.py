@@ -153,9 +153,13 @@ def _repeated(text: str, runs: list[list[tuple[int, int]]], values: set[tuple[st
     spans = []
     for kind, written in sorted(values):
         if kind in VERBATIM and len(written) > 2:
-            for match in re.finditer(re.escape(written), text):
-                if not (_is_letter(text, match.start() - 1) or _is_letter(text, match.end())):
-                    spans.append(Span(*match.span(), kind))
+            # not a pattern: every exemplar has values of its own, and compiling them would take longer than all else
+            start = text.find(written)
+            while start >= 0:
+                end = start + len(written)
+                if not (_is_letter(text, start - 1) or _is_letter(text, end)):
+                    spans.append(Span(start, end, kind))
+                start = text.find(written, end)
     numbers = {normalise(k, w): k for k, w in sorted(values) if k in ("card", "ssn", "phone")}
     known = {number: kind for number, kind in numbers.items() if len(number) >= SHORTEST_KNOWN}
     return spans + (_spans(text, runs, known) if known else [])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from potstill import digit_runs, phones, pii
+from potstill import digit_runs, identifiers, phones, pii
 from potstill.pseudonyms import DOMAINS, gtin, iban_remainder, luhn
 from potstill.stop import DATA, USAGE, Stop
 
@@ -379,3 +379,26 @@ def test_a_recogniser_adds_names_and_places_to_all_texts(tmp_path):
     assert prompt.startswith(f"{name} lives in ")
     assert "Bonn" not in prompt
     assert "rhyta" not in response
+
+
+PARTS = [
+    "api_key",
+    "apikey",
+    "secret",
+    "_key",
+    "token",
+    "passwd",
+    "pwd",
+    "access-key-id",
+    "auth_key",
+    "private",
+    "PASS",
+]
+PARTS += ["credentials", "=", ": ", '"', " value=", "A1b2C3d4E5f6G7h8J9", "x", " ", "\n", "İ"]
+assignments = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
+
+
+@given(assignments)
+def test_the_quick_search_for_assigned_secrets_finds_what_the_pattern_finds(text: str):
+    quick = identifiers._assignments(text, text.lower())
+    assert [m.span() for m in quick] == [m.span() for m in identifiers.ASSIGNED.finditer(text)]

@@ -35,11 +35,14 @@ assert os.waitpid(start(), 0)[1] == 0
 duration = time.monotonic() - started
 os.chdir("../killed")
 killed = 0
-for number in range(int(sys.argv[1])):
+tries = 0
+# on a busy machine the first split may have been the slow one, and then some kills come too late
+while killed < int(sys.argv[1]) and tries < 6 * int(sys.argv[1]):
     child = start()
-    time.sleep(duration * moments.uniform(0.66 if number % 2 else 0, 1))
+    time.sleep(duration * moments.uniform(0.66 if tries % 2 else 0, 1))
     os.kill(child, signal.SIGKILL)
     killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    tries += 1
 assert os.waitpid(start(), 0)[1] == 0
 print(killed)
 """
@@ -78,7 +81,7 @@ def test_a_split_killed_at_any_moment_leaves_what_an_undisturbed_one_writes(tmp_
     command = [sys.executable, "-c", DRIVER, str(KILLS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= KILLS // 2, "the kills came too late to test anything"
+    assert int(done.stdout) == KILLS, "the kills came too late to test anything"
     want = tree(measured)
     assert {
         "data/processed/batfit/train.v1.jsonl",
