@@ -5,7 +5,7 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ SAMPLES = Path("data/samples")
 PROCESSED = Path("data/processed")
 REGISTRY = CONFIGS / "datasets.yaml"
 LOCK = Path("requirements.lock")
+# made on first use; pseudonyms of one project agree with each other and with nobody else's
+PII_KEY = Path("data/.pii_key")
 # a run's name becomes a folder here and on hosts
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
@@ -32,6 +34,9 @@ class Project(Config):
     database: str
     daily_token_budget: Annotated[int, Field(gt=0)]
     tracking_uri: str
+    engine: Literal["local", "ray"]
+    # worker processes of dataset.clean; 0 takes every core, or every CPU of the Ray cluster
+    workers: Annotated[int, Field(ge=0)]
 
 
 def load_project() -> Project:

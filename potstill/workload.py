@@ -5,6 +5,7 @@ The module defines
     convert(samples: Path) -> Iterator[Exemplar]      the workload's own raw material, as exemplars
 and may define
     make_samples(out: Path, seed: int) -> list[Path]  writes the committed samples
+    generate(count: int, seed: int) -> Iterator[Exemplar]  exemplars from a seed, for dataset.generate
     LEVELS: dict[str, Callable]                       slot levels of its own: level(reference, candidate, *, prompt)
                                                       -> potstill.slots.Score, pure; a slot names them like the others
     CONVERT_OPTIONS: dict[str, tuple[type, str]]      options of dataset.convert of its own, each with a type (bool: a
@@ -44,7 +45,7 @@ class Html(Config):
 
     budget_tokens: Annotated[int, Field(gt=0)] = 1200
     # attributes kept beside the text, such as href, src, alt; class names carry no answer
-    keep_attributes: list[str] = ["href", "src", "alt", "content"]
+    keep_attributes: Annotated[list[str], Field(default_factory=lambda: ["href", "src", "alt", "content"])]
     # the page's own machine-readable product data; off, because many pages have none
     keep_jsonld: bool = False
 
@@ -53,7 +54,7 @@ class Pii(Config):
     """Which personal data dataset.clean replaces by pseudonyms (potstill/pii.py)."""
 
     # texts that stay as they are, such as a shop's public phone number
-    allow: list[str] = []
+    allow: Annotated[list[str], Field(default_factory=list)]
     # the name of a presidio recogniser for names and places; needs its own model, see docs/dataset.md
     recogniser: str | None = None
 
@@ -64,7 +65,7 @@ class Grounding(Config):
     # what happens to a row with a value that its raw prompt never had
     unfounded: Literal["flag", "reject"] = "flag"
     # slots whose values are said in other words than the prompt's, so that they cannot be looked up
-    skip: list[str] = []
+    skip: Annotated[list[str], Field(default_factory=list)]
 
 
 class NearDuplicates(Config):

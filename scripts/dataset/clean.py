@@ -1,26 +1,20 @@
-"""Cleans a workload's exemplars: normalises, checks the schema, drops duplicates; every dropped row keeps its reason.
+"""Cleans a workload's exemplars: reduces pages, checks and grounds answers, removes personal data and duplicates.
 
 Run: python -m scripts.dataset.clean -w batfit        (or: fab dataset.clean -w batfit)
+Every dropped row keeps its reason in rejected.jsonl: rows in = kept + rejected. The same rows give the same bytes.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
+import base64
+from collections.abc import Iterator
 from pathlib import Path
 
-from potstill import cleaning, cli, database, progress, project, workload
+from potstill import cli, database, engine, near, pii, progress, project, tombstones, validation, workload
 from potstill.files import atomic_open, stage_lock, write_text
-from potstill.records import Reject
+from potstill.records import Example, Exemplar, Reject
 from potstill.stop import DATA, Stop
+from potstill.validation import Tally
+from potstill.worker import Row
 from potstill.workload import Workload
-
-EXAMPLES_PER_REASON = 5
-
-
-@dataclass
-class Tally:
-    kept: Counter[str] = field(default_factory=Counter)  # by task
-    rejected: Counter[str] = field(default_factory=Counter)  # by reason
-    shown: dict[str, list[Reject]] = field(default_factory=dict)  # the first few of each reason
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,43 +27,45 @@ def main(argv: list[str] | None = None) -> None:
         wanted = ", ".join(job.settings.tasks)
         raise Stop(f"{source} has no rows of {job.name} (task {wanted}). Run fab dataset.convert -w {job.name}.", DATA)
     with stage_lock(folder, "clean"):
-        tally = clean_to(job, source, folder, sum(found.values()))
+        tally, conflicts = clean_to(job, source, folder, sum(found.values()))
     report = project.reports(job.name) / "dataset_validation.md"
-    write_text(report, validation_report(job, found, tally))
+    write_text(report, validation.report(job, found, tally, conflicts))
     print(f"{job.name}: {tally.kept.total()} kept, {tally.rejected.total()} rejected")
     cli.done([folder / "clean.jsonl", folder / "rejected.jsonl", report], f"fab dataset.split -w {job.name}")
 
 
-def clean_to(job: Workload, source: Path, folder: Path, total: int) -> Tally:
+def clean_to(job: Workload, source: Path, folder: Path, total: int) -> tuple[Tally, near.Conflicts]:
     """Streams the table into clean.jsonl and rejected.jsonl; each appears when all rows are through."""
     tally = Tally()
+    settings = job.settings.near_duplicates
+    seen = near.Deduplicator(settings.threshold if settings else None)
     with atomic_open(folder / "rejected.jsonl") as rejects, atomic_open(folder / "clean.jsonl") as examples:
-        rows = progress.track(database.read(source, job.settings.tasks), "clean", total)
-        for result in cleaning.clean(job, rows):
-            if isinstance(result, Reject):
-                rejects.write(result.model_dump_json() + "\n")
-                tally.rejected[result.reason] += 1
-                if tally.rejected[result.reason] <= EXAMPLES_PER_REASON:
-                    tally.shown.setdefault(result.reason, []).append(result)
-            else:
-                examples.write(result.model_dump_json() + "\n")
-                tally.kept[result.task] += 1
-    return tally
+        for result, signature in progress.track(cleaned(job, source), "clean", total):
+            if isinstance(result, Example):
+                result = seen.check(result, signature) or result
+            (rejects if isinstance(result, Reject) else examples).write(result.model_dump_json() + "\n")
+            tally.add(result)
+    return tally, seen.conflicts
 
 
-def validation_report(job: Workload, found: dict[str, int], tally: Tally) -> str:
-    lines = [f"# Dataset validation: {job.name}", "", "| task | rows in | kept | rejected |", "|---|---|---|---|"]
-    lines += [f"| {task} | {n} | {tally.kept[task]} | {n - tally.kept[task]} |" for task, n in found.items()]
-    if tally.rejected:
-        lines += ["", "| reason | rows | what to do |", "|---|---|---|"]
-        lines += [f"| {reason} | {n} | {cleaning.REASONS[reason]} |" for reason, n in sorted(tally.rejected.items())]
-    for reason, rows in sorted(tally.shown.items()):
-        lines += ["", f"## {reason}", ""]
-        # a detail never holds a value of the row, only keys and rules
-        lines += [f"- `{row.id}`: {row.detail}" for row in rows]
-        if tally.rejected[reason] > len(rows):
-            lines.append(f"- and {tally.rejected[reason] - len(rows)} more in rejected.jsonl")
-    return "\n".join(lines) + "\n"
+def cleaned(job: Workload, source: Path) -> Iterator[tuple[Example | Reject, bytes | None]]:
+    """Every row of the table in id order, cleaned, with its near-duplicate signature."""
+    settings = project.load_project()
+    key = pii.load_key(project.PII_KEY) if job.settings.pii else b""
+    gone = tombstones.load(job.name)
+
+    def rows() -> Iterator[Row]:
+        for row in database.read(source, job.settings.tasks):
+            if isinstance(row, Exemplar) and gone.matches(row):
+                row = Reject(id=row.id, task=row.task, stage="clean", reason="taken_down", detail="it is in tombstones")
+            yield {"reject": row.model_dump()} if isinstance(row, Reject) else row.model_dump()
+
+    for answer in engine.clean(rows(), job.name, key, settings.engine, settings.workers):
+        if "reject" in answer:
+            yield Reject.model_validate(answer["reject"]), None
+        else:
+            signature = answer["signature"]
+            yield Example.model_validate(answer["example"]), base64.b64decode(signature) if signature else None
 
 
 if __name__ == "__main__":
