@@ -176,13 +176,14 @@ def ask(settings: JudgeConfig, template: str, question: Question) -> Reply:
         ruling = policy(_call, settings, template, question, costs)
     except Malformed as error:
         return Reply(None, f"{error}, {len(costs)} times", False, len(costs), sum(costs))
-    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-        raise Stop(
-            f"the judge {settings.model} refuses the call ({type(error).__name__}). "
-            "Check model in configs/judge.yaml and its key in the environment or .env.",
-            UNAVAILABLE,
-        ) from None
     except openai.OpenAIError as error:
+        # by number: LiteLLM raises errors with such a status that are not OpenAI's classes for it
+        if getattr(error, "status_code", None) in (401, 403, 404):
+            raise Stop(
+                f"the judge {settings.model} refuses the call ({type(error).__name__}). "
+                "Check model in configs/judge.yaml and its key in the environment or .env.",
+                UNAVAILABLE,
+            ) from None
         return Reply(None, f"{type(error).__name__}, {len(costs)} times", False, len(costs), sum(costs))
     return Reply(ruling, "", False, len(costs), sum(costs))
 
@@ -210,9 +211,10 @@ def _call(settings: JudgeConfig, template: str, question: Question, costs: list[
 def _is_transient(error: BaseException) -> bool:
     import openai
 
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, Malformed | openai.APIConnectionError | openai.APIError)
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 409, 429) or status >= 500
+    return isinstance(error, Malformed | openai.APIError)
 
 
 def _check_model(model: str) -> None:

@@ -4,14 +4,25 @@ Run: python -m scripts.eval.judge -r <run> [--predictions merged|base|null|gguf-
 Without --predictions, every answer file of the test split in reports/<run>/ is judged.
 """
 
-import os
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from potstill import cli, config, fences, grading, judge, progress, project, runs, slots, snapshots, workload
+from potstill import (
+    cli,
+    config,
+    credentials,
+    fences,
+    grading,
+    judge,
+    progress,
+    project,
+    runs,
+    slots,
+    snapshots,
+    workload,
+)
 from potstill.files import canonical_json, sha256_file, sha256_text, stage_lock, write_json
 from potstill.grading import TUNED, Grade, Judged, JudgeRun
 from potstill.judge import JudgeConfig
@@ -39,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--predictions", action="append", metavar="NAME", help="merged, base, val ...; repeatable")
     parser.add_argument("--partial", action="store_true", help="take answers to some of the rows")
     arguments = parser.parse_args(argv)
-    drop_ssh_agent()
-    read_env(Path(".env"))
+    credentials.drop_ssh_agent()
+    credentials.read_env(Path(".env"))
     record = runs.read(project.find_run(cli.workload_name(arguments), arguments.run))
     folder = project.reports(record.run)
     settings = config.load(project.CONFIGS / f"{arguments.config}.yaml", JudgeConfig, arguments.override)
@@ -190,26 +201,6 @@ def show(written: JudgeRun) -> None:
             f"{name}: {item.rows} answers, {item.calls} calls to {written.label}, {item.cached} from the cache, "
             f"{item.errors} errors, {item.cost_usd:.4f} USD"
         )
-
-
-def drop_ssh_agent() -> None:
-    """This process reads hostile text and may hold a key: it must not reach the SSH agent as well."""
-    for name in ("SSH_AUTH_SOCK", "SSH_AGENT_PID"):
-        os.environ.pop(name, None)
-
-
-def read_env(path: Path) -> None:
-    """Puts the KEY=VALUE lines of a .env file into the environment; what is set already stays. No value is shown."""
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        entry = line.strip().removeprefix("export ")
-        if not entry or entry.startswith("#"):
-            continue
-        match = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?:\"(.*)\"|'(.*)'|(.*))", entry)
-        if not match:
-            raise Stop(f"{path} line {number}: want KEY=VALUE")
-        os.environ.setdefault(match[1], next((group for group in match.groups()[1:] if group is not None), ""))
 
 
 if __name__ == "__main__":

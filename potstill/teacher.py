@@ -1,0 +1,254 @@
+"""Asks a strong model for answers through LiteLLM's `completion`, with our own retries and a cost cap that holds.
+
+Every call reserves the most it can cost before it is sent, so that calls under way never add up to more than the cap.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+from potstill import judge
+from potstill.stop import UNAVAILABLE, Stop
+
+BACKOFF_MAX_S = 20
+# calls that may fail in a row, for good, before the service counts as down
+MAX_FAILED = 5
+# English and JSON have three to four bytes a token; two is the most tokens a prompt will have
+BYTES_PER_TOKEN, BYTES_PER_TOKEN_LEAST = 3.3, 2.0
+
+
+class Price(NamedTuple):
+    """USD per token."""
+
+    input: float
+    output: float
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
+        return prompt_tokens * self.input + completion_tokens * self.output
+
+
+class Settings(NamedTuple):
+    model: str
+    api_base: str | None
+    price: Price
+    max_tokens: int
+    concurrency: int
+    retries: int
+    timeout_s: float
+    max_cost_usd: float
+
+
+class Question(NamedTuple):
+    key: str
+    system: str
+    prompt: str
+
+
+class Reply(NamedTuple):
+    """`content` is None when there is an `error`; only kinds of errors are told, because messages can hold keys."""
+
+    content: str | None
+    finish_reason: str
+    error: str
+    prompt_tokens: int
+    completion_tokens: int
+    calls: int
+    cost_usd: float
+
+
+class CapReached(Exception):
+    """What is left under the cap does not pay for one more call."""
+
+
+class Budget:
+    """Money spent and reserved, for several threads."""
+
+    def __init__(self, cap_usd: float, spent_usd: float = 0.0):
+        self.cap_usd = cap_usd
+        self._spent, self._reserved = spent_usd, 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def spent_usd(self) -> float:
+        return self._spent
+
+    def reserve(self, most_usd: float) -> None:
+        with self._lock:
+            if self._spent + self._reserved + most_usd > self.cap_usd:
+                raise CapReached
+            self._reserved += most_usd
+
+    def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        with self._lock:
+            self._reserved -= reserved_usd
+            self._spent += cost_usd
+
+
+def known_price(model: str) -> Price | None:
+    """What LiteLLM's own table says the model costs, or None. Raises Stop 2 for a model of no provider it knows."""
+    import openai
+
+    litellm = judge.load_litellm()
+    try:
+        litellm.get_llm_provider(model)
+    except openai.BadRequestError:
+        raise Stop(
+            f"--model {model!r} names no provider LiteLLM knows. Want provider/model, as in openai/gpt-4o-mini."
+        ) from None
+    try:
+        info = litellm.get_model_info(model)
+    except Exception:  # LiteLLM raises a bare Exception for a model it does not know
+        return None
+    prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
+    return None if None in prices else Price(*prices)
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text has, with any tokenizer."""
+    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
+
+
+def most_usd(settings: Settings, question: Question) -> float:
+    """The most that one call can cost."""
+    # a few tokens for the roles and marks around the texts
+    prompt = len((question.system + question.prompt).encode()) / BYTES_PER_TOKEN_LEAST + 50
+    return settings.price.of(prompt, settings.max_tokens)
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[threading.Event]:
+    """Yields an event that the first Ctrl-C sets instead of interrupting, so that paid answers are recorded."""
+    asked = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ask_all(
+    settings: Settings, questions: Iterable[Question], budget: Budget, halt: threading.Event
+) -> Iterator[tuple[Question, Reply]]:
+    """Yields (question, reply) as they come in. Raises CapReached when the money for the next one is not there.
+
+    Raises Stop 69 when the service refuses the key or the model, or call after call fails. What was under way is
+    yielded before, because it is paid for; so it is when `halt` is set, which ends in a KeyboardInterrupt.
+    """
+    waiting = deque(questions)
+    running: dict[Future[Reply], Question] = {}
+    failed, full = 0, False
+    stopped: BaseException | None = None
+    with ThreadPoolExecutor(settings.concurrency) as pool:
+        while (waiting and stopped is None) or running:
+            while waiting and not (stopped or full or halt.is_set()) and len(running) < settings.concurrency:
+                running[pool.submit(ask, settings, waiting[0], budget)] = waiting[0]
+                waiting.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                question = running.pop(future)
+                try:
+                    reply = future.result()
+                except CapReached:
+                    # calls under way reserve more than they will cost: there may be room when they are through
+                    waiting.appendleft(question)
+                    full = True
+                    continue
+                except Stop as error:
+                    stopped = stopped or error
+                    continue
+                full = False
+                failed = failed + 1 if reply.error else 0
+                yield question, reply
+                if failed >= MAX_FAILED and stopped is None:
+                    told = f"{failed} calls in a row failed, the last with {reply.error}"
+                    stopped = Stop(f"{settings.model}: {told}. Check the service, then run this again.", UNAVAILABLE)
+            if halt.is_set() and stopped is None:
+                stopped = KeyboardInterrupt()
+            if full and not running and stopped is None:
+                stopped = CapReached()
+    if stopped is not None:
+        raise stopped
+
+
+def ask(settings: Settings, question: Question, budget: Budget) -> Reply:
+    """Asks until there is an answer or the tries are used up. Raises CapReached; Stop 69 when the key is refused."""
+    import openai
+    import tenacity
+
+    policy = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(1 + settings.retries),
+        retry=tenacity.retry_if_exception(_is_transient),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=BACKOFF_MAX_S),
+        reraise=True,
+    )
+    costs: list[float] = []
+    try:
+        reply = policy(_call, settings, question, budget, costs)
+    except openai.OpenAIError as error:
+        status = getattr(error, "status_code", None)
+        if status in (401, 403, 404):
+            raise Stop(
+                f"{settings.model} refuses the call (HTTP {status}). "
+                "Check --model, --api-base and the key in the environment or .env.",
+                UNAVAILABLE,
+            ) from None
+        return Reply(None, "", type(error).__name__, 0, 0, len(costs), sum(costs))
+    return reply._replace(calls=len(costs), cost_usd=sum(costs))
+
+
+def _call(settings: Settings, question: Question, budget: Budget, costs: list[float]) -> Reply:
+    import openai
+
+    litellm = judge.load_litellm()
+    most = most_usd(settings, question)
+    budget.reserve(most)
+    cost = 0.0
+    # counted before it is sent: a call that fails was made too
+    costs.append(0.0)
+    try:
+        found = litellm.completion(
+            model=settings.model,
+            api_base=settings.api_base,
+            messages=[{"role": "system", "content": question.system}, {"role": "user", "content": question.prompt}],
+            temperature=0,
+            max_tokens=settings.max_tokens,
+            timeout=settings.timeout_s,
+            num_retries=0,
+            max_retries=0,
+            # some models take no temperature
+            drop_params=True,
+        )
+        usage = getattr(found, "usage", None)
+        taken, made = (int(getattr(usage, name, 0) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        # a service that does not say what it used is taken to have used the most
+        cost = settings.price.of(taken, made) if taken and made else most
+    except openai.APITimeoutError:
+        # the answer may have been made, and billed, without reaching us
+        cost = most
+        raise
+    finally:
+        budget.settle(most, cost)
+        costs[-1] = cost
+    choice = found.choices[0] if found.choices else None
+    content, reason = (choice.message.content, choice.finish_reason) if choice else (None, None)
+    return Reply(content or "", reason or "", "", taken, made, 1, cost)
+
+
+def _is_transient(error: BaseException) -> bool:
+    import openai
+
+    # LiteLLM gives some errors a status of their own without making them an APIStatusError
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 409, 429) or status >= 500
+    return isinstance(error, openai.APIError)
