@@ -3,7 +3,8 @@
 Task <group>.<name> runs scripts/<group>/<name>.py, here or, with -H <host>, in the project's folder on that host.
 """
 
-import contextlib
+import functools
+import inspect
 import shlex
 import sys
 import time
@@ -12,7 +13,6 @@ import fabric
 from invoke import Collection, Exit
 
 from potstill import runners
-from potstill.stop import BUSY, Stop
 
 HELP = {
     "workload": "default: the one in configs/project.yaml",
@@ -36,7 +36,7 @@ def module(c, name, words, here=False):
     The only place that knows local from remote. With `here` a Connection only names the host, as --host=<name>.
     A step that fails ends fab with the step's own exit code.
     """
-    with stops():
+    with runners.stops():
         if not isinstance(c, fabric.Connection):
             code = runners.follow(c.run, shlex.join([sys.executable, "-m", name, *words]))
         else:
@@ -54,169 +54,169 @@ def module(c, name, words, here=False):
         raise Exit(code=code)
 
 
-@contextlib.contextmanager
-def stops():
-    """Ends fab as a script ends: with one line and the documented code."""
-    try:
-        yield
-    except Stop as stop:
-        raise Exit(f"error: {stop}", code=stop.code) from None
-    except KeyboardInterrupt:
-        raise Exit("interrupted; run the same command again to go on", code=BUSY) from None
-
-
-def task(function):
-    """A Fabric task with the help of the options it has."""
-    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+def task(function, name=None):
+    """A Fabric task with the help of the options it has; its name is the function's unless another is given."""
+    names = inspect.signature(function).parameters
     help = {name: text for name, text in HELP.items() if name in names}
-    return fabric.task(function, help=help, iterable=[name for name in names if name in REPEATABLE])
+    return fabric.task(
+        function, name=name or function.__name__, help=help, iterable=[name for name in names if name in REPEATABLE]
+    )
 
 
-@task
+def step(name, here=False):
+    """A Fabric task that runs scripts/<group>/<name>.py: its parameters are the script's options."""
+
+    def wrap(function):
+        @functools.wraps(function)
+        def body(c, **options):
+            script(c, name, here, **options)
+
+        return task(body, name.partition(".")[2])
+
+    return wrap
+
+
+@step("dataset.samples")
 def samples(c, workload=None, seed=None, dry_run=False):
     """Write the committed samples of a workload anew from its seeded generator."""
-    script(c, "dataset.samples", workload=workload, seed=seed, dry_run=dry_run)
 
 
-@task
-def convert(c, workload=None, dry_run=False):
+@step("dataset.convert")
+def convert(c, workload=None, override=None, dry_run=False):
     """Samples or a workload's own logs -> exemplars in data/raw/dataset.duckdb."""
-    script(c, "dataset.convert", workload=workload, dry_run=dry_run)
 
 
-@task
+@step("dataset.generate")
+def exemplars(
+    c, workload=None, count=None, seed=None, model=None, api_base=None, max_cost=None, price=None, max_tokens=None,
+    concurrency=None, retries=None, timeout=None, yes=False, dry_run=False,
+):  # fmt: skip
+    """Exemplars from the workload's seeded generator, or a strong model's answers to its prompts."""
+
+
+@step("dataset.pull")
+def pull(c, source=None, workload=None, port=None, bwlimit=None, dry_run=False):
+    """user@server:/path/dataset.duckdb, or a local file -> data/raw/dataset.duckdb, verified."""
+
+
+@step("dataset.clean")
 def clean(c, workload=None):
     """Exemplars -> valid examples in clean.jsonl, and rejected.jsonl with reasons."""
-    script(c, "dataset.clean", workload=workload)
 
 
-@task
+@step("dataset.augment")
+def augment(c, workload=None, dry_run=False):
+    """Train-only variants of clean rows -> augmented.jsonl."""
+
+
+@step("dataset.split")
 def split(c, workload=None, dry_run=False):
     """clean.jsonl -> a new snapshot (train, val, test) and a leakage report."""
-    script(c, "dataset.split", workload=workload, dry_run=dry_run)
 
 
-@task
+@step("dataset.stats")
 def stats(c, workload=None, config=None, override=None):
     """Counts, lengths and slot coverage of the processed files."""
-    script(c, "dataset.stats", workload=workload, config=config, override=override)
 
 
-@task
+@step("dataset.preview")
+def preview(c, workload=None, id=None, number=None, split=None, full=False, config=None, override=None):
+    """A row as logged, as reduced, and as tokens with the loss mask."""
+
+
+@step("dataset.diff")
+def diff(c, workload=None, old=None, new=None):
+    """What changed between two snapshots, slot by slot."""
+
+
+@step("dataset.takedown")
+def takedown(c, workload=None, id=None, domain=None, tenant=None, no_consent=False, reason=None, dry_run=False):
+    """Remove rows everywhere, for good, and list what was trained on them."""
+
+
+@step("train.prepare")
 def prepare(c, workload=None, run=None, config=None, override=None, dry_run=False):
     """A new run: snapshot, base and resolved train config in models/<run>/."""
-    script(c, "train.prepare", workload=workload, run=run, config=config, override=override, dry_run=dry_run)
 
 
-@task
+@step("train.run")
 def run(c, workload=None, run=None):
     """Fine-tune the run, going on from its last checkpoint."""
-    script(c, "train.run", workload=workload, run=run)
 
 
-@task
+@step("train.pretrain")
 def pretrain(c, config=None, override=None):
     """Make the nano base, models/nano/, from synthetic text."""
-    script(c, "train.pretrain", config=config, override=override)
 
 
-@task
+@step("eval.generate")
 def generate(c, workload=None, run=None, backend=None, split=None, limit=None, filter=None):
     """Answers of the trained model, its base or always-null to a split."""
-    script(c, "eval.generate", workload=workload, run=run, backend=backend, split=split, limit=limit, filter=filter)
 
 
-@task
+@step("eval.judge")
 def judge(c, workload=None, run=None, config=None, override=None, predictions=None, partial=False):
     """Score every slot of every answer, or of the named --predictions."""
-    options = {"config": config, "override": override, "predictions": predictions, "partial": partial}
-    script(c, "eval.judge", workload=workload, run=run, **options)
 
 
-@task
+@step("eval.report")
 def report(c, workload=None, run=None, gate=False):
     """Verdicts -> reports/<run>/report.{json,md,html}."""
-    script(c, "eval.report", workload=workload, run=run, gate=gate)
 
 
-@task
+@step("eval.chat")
 def chat(c, workload=None, run=None, artifact=None, task=None, message=None):
     """Talk to the run's model or to a packaged artifact."""
-    script(c, "eval.chat", workload=workload, run=run, artifact=artifact, task=task, message=message)
 
 
-@task
+@step("package.export")
 def export(c, workload=None, run=None, config=None, override=None, dry_run=False):
     """Run -> deployable artifacts and manifest in models/<run>/package/."""
-    script(c, "package.export", workload=workload, run=run, config=config, override=override, dry_run=dry_run)
 
 
-@task
+@step("package.verify")
 def verify(c, workload=None, run=None, folder=None):
     """Check every file of the package, or of a --folder, against its manifest."""
-    script(c, "package.verify", workload=workload, run=run, folder=folder)
 
 
-@task
+@step("package.parity")
 def parity(c, workload=None, run=None, config=None, override=None):
     """Do the packaged artifacts answer like the merged model?"""
-    script(c, "package.parity", workload=workload, run=run, config=config, override=override)
 
 
-@task
+@step("ops.doctor")
 def doctor(c, workload=None):
     """Check this machine: environment, disk, data, programs."""
-    script(c, "ops.doctor", workload=workload)
 
 
-@task
+@step("ops.project_tokens")
 def project_tokens(c, workload=None):
     """Measured tokens per call x calls per day, against the daily budget."""
-    script(c, "ops.project_tokens", workload=workload)
 
 
-@task
+@step("ops.push", here=True)
 def push(c, workload=None, run=None, setup=False, dry_run=False):
     """Send code, snapshot, base and run to the host of -H."""
-    script(c, "ops.push", here=True, workload=workload, run=run, setup=setup, dry_run=dry_run)
 
 
-@task
+@step("ops.fetch", here=True)
 def fetch(c, workload=None, run=None, checkpoints=False, dry_run=False):
     """Bring the run and its reports back from the host of -H."""
-    script(c, "ops.fetch", here=True, workload=workload, run=run, checkpoints=checkpoints, dry_run=dry_run)
 
 
 @task
 def demo(c, workload=None):
     """The whole chain with the nano base, from samples to a packaged model that answers."""
+    from potstill import demo as chain
     from potstill import project
     from potstill import workload as workloads
 
-    with stops():
+    with runners.stops():
         workload = workload or project.load_project().workload
         message = workloads.load(workload).settings.demo_message
     name = project.new_run_name(workload, "nano")
-    run = {"workload": workload, "run": name}
-    steps = [
-        ("ops.doctor", {"workload": workload}),
-        *[(f"dataset.{step}", {"workload": workload}) for step in ("convert", "clean", "split", "stats")],
-        ("train.prepare", run | {"config": "nano"}),
-        ("train.run", run),
-        *[("eval.generate", run | {"backend": backend}) for backend in ("merged", "base", "null")],
-        # before export, so that the manifest has the scores; after parity, so that the artifacts' answers are graded
-        ("eval.judge", run),
-        ("eval.report", run),
-        ("package.export", run),
-        ("package.parity", run),
-        ("eval.judge", run),
-        ("eval.report", run),
-        ("package.verify", run),
-        ("ops.project_tokens", {"workload": workload}),
-        ("eval.chat", run | {"artifact": "gguf-q8_0", "message": message}),
-    ]
     lines, started = [], time.monotonic()
-    for step, options in steps:
+    for step, options in chain.steps(workload, name, message):
         began = time.monotonic()
         print(f"\n== {step} {' '.join(runners.flags(**options))}", flush=True)
         script(c, step, **options)
@@ -234,14 +234,12 @@ def test(c, options=""):  # noqa: PT028
     module(c, "pytest", shlex.split(options))
 
 
-def group(name, *tasks):
-    return Collection(name, *tasks, auto_dash_names=False)
-
+group = functools.partial(Collection, auto_dash_names=False)
 
 ns = Collection(
     demo,
     test,
-    group("dataset", samples, convert, clean, split, stats),
+    group("dataset", samples, convert, exemplars, pull, clean, augment, split, stats, preview, diff, takedown),
     group("train", prepare, run, pretrain),
     group("eval", generate, judge, report, chat),
     group("package", export, verify, parity),

@@ -4,17 +4,31 @@ A step that is interrupted saves its state and exits 75. By themselves Fabric an
 terminal only, and nothing forwards the SIGTERM of `timeout` or a service manager.
 """
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from subprocess import PIPE, Popen
 from typing import Any
 
 import fabric.runners
 import invoke.exceptions
 import invoke.runners
+
+from potstill.stop import BUSY, Stop
+
+
+@contextlib.contextmanager
+def stops() -> Iterator[None]:
+    """Ends fab as a script ends: with one line and the documented code."""
+    try:
+        yield
+    except Stop as stop:
+        raise invoke.exceptions.Exit(f"error: {stop}", code=stop.code) from None
+    except KeyboardInterrupt:
+        raise invoke.exceptions.Exit("interrupted; run the same command again to go on", code=BUSY) from None
 
 
 def flags(**options: Any) -> list[str]:

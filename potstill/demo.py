@@ -1,0 +1,26 @@
+"""The chain of ./fab demo: every stage once, from samples to a packaged model that answers."""
+
+from typing import Any
+
+
+def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, Any]]]:
+    """The scripts in order, each with its options. `message` is what the packaged model is asked in the end."""
+    job = {"workload": workload}
+    of_run = {**job, "run": run}
+    return [
+        ("ops.doctor", job),
+        *[(f"dataset.{step}", job) for step in ("convert", "clean", "split", "stats")],
+        ("train.prepare", of_run | {"config": "nano"}),
+        ("train.run", of_run),
+        *[("eval.generate", of_run | {"backend": backend}) for backend in ("merged", "base", "null")],
+        # before export, so that the manifest has the scores; after parity, so that the artifacts' answers are graded
+        ("eval.judge", of_run),
+        ("eval.report", of_run),
+        ("package.export", of_run),
+        ("package.parity", of_run),
+        ("eval.judge", of_run),
+        ("eval.report", of_run),
+        ("package.verify", of_run),
+        ("ops.project_tokens", job),
+        ("eval.chat", of_run | {"artifact": "gguf-q8_0", "message": message}),
+    ]
