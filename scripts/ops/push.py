@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from potstill import cli, hosts, project, runs, snapshots, transfer
+from potstill import cli, hosts, project, runs, snapshots, tombstones, transfer
 from potstill.stop import Stop
 
 # the project, where it is no checkout that could tell
@@ -92,8 +92,9 @@ def code() -> list[str]:
         names = [name for name in tracked.stdout.split("\0") if name]
     else:
         names = [name for top in CODE for name in below(Path(top))]
-    registry = [project.REGISTRY.as_posix()]
-    return [name for name in (*names, *registry) if may_go(name) and _is_plain(Path(name))]
+    # written by steps, and perhaps not committed yet
+    written = [name for name in (project.REGISTRY.as_posix(), tombstones.FILE.as_posix()) if name not in names]
+    return [name for name in (*names, *written) if may_go(name) and _is_plain(Path(name))]
 
 
 def run_files(run: str) -> list[str]:
