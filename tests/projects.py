@@ -72,7 +72,7 @@ CHAIN = [
     ("dataset.clean",),
     ("dataset.split",),
     ("dataset.stats",),
-    ("train.prepare", "-r", "small", "-o", "sft.max_steps=60"),
+    ("train.prepare", "-r", "small", "-o", "sft.max_steps=45"),
     ("train.run", "-r", "small"),
     ("eval.generate", "-r", "small"),
     ("eval.generate", "-r", "small", "--backend", "base"),

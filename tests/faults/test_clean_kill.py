@@ -16,7 +16,7 @@ import pytest
 from projects import REPO, run_script
 from shop import make_shop, rows
 
-KILLS = int(os.environ.get("POTSTILL_KILLS", "8"))
+KILLS = int(os.environ.get("POTSTILL_KILLS", "4"))
 STEPS = ("dataset.clean", "dataset.split")
 
 
