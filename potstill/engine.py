@@ -38,7 +38,7 @@ def clean(rows: Iterable[Row], workload: str, pii_key: bytes, engine: str, worke
 
 def _on_ray(rows: Iterable[Row], workload: str, pii_key: bytes, workers: int) -> Iterator[Row]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # workers start with this environment, and an answer must not depend on hash seeds or threads
+    # Ray announces at every start that it will once change what this does; nothing here uses an accelerator
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 

@@ -47,6 +47,12 @@ def database() -> Path:
     return Path(load_project().database)
 
 
+def previous_database() -> Path:
+    """What dataset.pull replaced last, which it keeps beside the database."""
+    path = database()
+    return path.with_suffix(f".previous{path.suffix}")
+
+
 def processed(workload: str) -> Path:
     return PROCESSED / workload
 

@@ -36,6 +36,7 @@ class Found:
     originals: set[str] = field(default_factory=set)  # those that are no variants
     sources: set[str] = field(default_factory=set)  # of rows named by id
     database: list[str] = field(default_factory=list)
+    previous: list[str] = field(default_factory=list)  # of the database that the last pull replaced
     elsewhere: Counter[str] = field(default_factory=Counter)  # tasks of other workloads
     files: Counter[str] = field(default_factory=Counter)
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -56,19 +57,8 @@ def survey(job: Workload, stone: Tombstone) -> tuple[Found, Tombstones]:
 
 def _scan(job: Workload, stone: Tombstone, gone: Tombstones) -> Found:
     found = Found()
-    path = project.database()
-    counts = database.task_counts(path) if path.is_file() else {}
-    rows = database.read(path, counts) if counts else ()
-    for row in progress.track(rows, "look in the database", sum(counts.values())):
-        if not gone.matches(row):
-            continue
-        if row.task not in job.settings.tasks:
-            found.elsewhere[row.task] += 1
-            continue
-        found.database.append(row.id)
-        metadata = row.metadata if isinstance(row, Exemplar) else {}
-        source = tombstones.source_sha256(row) if isinstance(row, Exemplar) else "None"
-        _note(found, Line(b"", row.id, metadata, source))
+    for path, ids in ((project.database(), found.database), (project.previous_database(), found.previous)):
+        ids += _look_in_database(path, job, gone, found)
     for path in _loose_files(job.name):
         found.files[path.as_posix()] = _look(path, gone, found)
     for name, version in snapshots.registry().get(job.name, {}).items():
@@ -77,6 +67,25 @@ def _scan(job: Workload, stone: Tombstone, gone: Tombstones) -> Found:
         if any(counts.values()) and name not in stone.versions:
             found.versions[name] = dict.fromkeys(SPLITS, 0) | counts
     return found
+
+
+def _look_in_database(path: Path, job: Workload, gone: Tombstones, found: Found) -> list[str]:
+    """The ids of rows that are to go; those of other workloads' tasks are counted only."""
+    ids = []
+    counts = database.task_counts(path) if path.is_file() else {}
+    rows = database.read(path, counts) if counts else ()
+    for row in progress.track(rows, f"look in {path.name}", sum(counts.values())):
+        if not gone.matches(row):
+            continue
+        if row.task not in job.settings.tasks:
+            # the previous database has most of the same rows
+            found.elsewhere[row.task] += path == project.database()
+            continue
+        ids.append(row.id)
+        metadata = row.metadata if isinstance(row, Exemplar) else {}
+        source = tombstones.source_sha256(row) if isinstance(row, Exemplar) else "None"
+        _note(found, Line(b"", row.id, metadata, source))
+    return ids
 
 
 def _version_rows(version: Version, gone: Tombstones, found: Found, ours: bool) -> dict[str, int]:

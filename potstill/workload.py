@@ -55,7 +55,7 @@ class Pii(Config):
 
     # texts that stay as they are, such as a shop's public phone number
     allow: Annotated[list[str], Field(default_factory=list)]
-    # the name of a presidio recogniser for names and places; needs its own model, see docs/dataset.md
+    # an installed spaCy model, or its folder, for names of people and places; see docs/dataset.md
     recogniser: str | None = None
 
 

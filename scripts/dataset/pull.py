@@ -265,7 +265,7 @@ def replace(candidate: Path, target: Path, sha256: str) -> list[Path]:
     if digest(target) == sha256:
         print(f"{target} is the same file already")
         return []
-    previous = target.with_suffix(f".previous{target.suffix}")
+    previous = project.previous_database()
     spare = candidate.with_name("previous")
     spare.unlink(missing_ok=True)
     with open(target, "rb") as file, unwritten(file, target):

@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             show(report)
             print("nothing was written")
             return
-        carry_out(job, stone, found, gone, report, compact=bool(found.database or earlier))
+        carry_out(job, stone, found, gone, report, compact=bool(found.database or found.previous or earlier))
 
 
 def criterion(arguments: Any) -> tuple[Kind, str | None]:
@@ -112,7 +112,11 @@ def describe(name: str, stone: Tombstone, found: removal.Found, gone: Tombstones
         "taken_down_at": stone.created_at,
         "rows": len(found.ids),
         "ids": sorted(found.ids)[:MAX_IDS],
-        "removed": {"database": len(found.database), "files": {path: n for path, n in found.files.items() if n}},
+        "removed": {
+            "database": len(found.database),
+            "previous_database": len(found.previous),
+            "files": {path: n for path, n in found.files.items() if n},
+        },
         "withdrawn": stone.versions,
         "newest": None,
         "runs": affected,
@@ -143,6 +147,7 @@ def carry_out(
         path.unlink(missing_ok=True)
     if compact:
         removal.purge(project.database(), found.database)
+        removal.purge(project.previous_database(), found.previous)
     show(report)
     cli.done([tombstones.FILE, target], f"fab {'train.prepare' if report['newest'] else 'dataset.split'} -w {job.name}")
 

@@ -120,6 +120,15 @@ def test_a_row_pulled_again_is_known_and_its_neighbours_are_not(shop: Path):
     assert not tombstones.load("cricket").matches(exemplar("x", domain="shop.example"))
 
 
+def test_the_database_that_a_pull_replaced_loses_the_rows_too(shop: Path):
+    previous = project.previous_database()
+    # a row that the newer database no longer has, and one that both have
+    database.write(previous, [exemplar("r1", domain="shop.example"), exemplar("gone", domain="shop.example")])
+    database.write(previous, [exemplar("kept", domain="elsewhere.example")])
+    takedown.main(["-w", "batfit", "--domain", "shop.example"])
+    assert [row.id for row in database.read(previous, ["t1_parse"])] == ["kept"]
+
+
 def test_a_domain_takes_what_is_below_it_and_leaves_other_workloads_alone(shop: Path, capsys):
     report = take_down("--domain", "shop.example")
     assert ids(processed("clean.jsonl")) == [f"r{n}" for n in range(8)]
