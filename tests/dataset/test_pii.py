@@ -2,12 +2,12 @@ import ipaddress
 import itertools
 import json
 import re
-import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from costs import cpu_s
 from potstill import digit_runs, identifiers, phones, pii
 from potstill.pseudonyms import DOMAINS, gtin, iban_remainder, luhn
 from potstill.stop import DATA, USAGE, Stop
@@ -289,14 +289,9 @@ UNITS += ["token=", "-----BEGIN PRIVATE KEY-----\n", "phone 030 123 4567 ", "411
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_hostile_text_takes_time_in_proportion_to_its_length(unit):
-    def cpu_s(length: int) -> float:
-        text = hostile(unit, length)
-        started = time.process_time()
-        pii.find(text)
-        return time.process_time() - started
-
-    # quadratic time would be 16 times as long
-    assert cpu_s(120_000) < 10 * max(cpu_s(30_000), 0.002)
+    short, long = hostile(unit, 15_000), hostile(unit, 120_000)
+    # quadratic time would be 64 times as long
+    assert cpu_s(lambda: pii.find(long)) < 24 * max(cpu_s(lambda: pii.find(short)), 0.002)
 
 
 def test_a_table_of_digits_is_weighed_a_bounded_number_of_times(monkeypatch):
