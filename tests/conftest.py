@@ -1,5 +1,6 @@
 """Shared fixtures: a project folder of a test's own, and one small distilled run that many tests read."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -8,8 +9,22 @@ import pytest
 from potstill import workload
 from projects import CHAIN, REPO, Distilled, make_project, run_script, thin
 
+COSTLY = ["distilled"]
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # several processes whose torch threads wait for each other take ten times as long
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # a shell starts background jobs with SIGINT ignored, programs inherit that, and some tests interrupt programs
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With -n, the tests of one costly fixture run in one process, so that it is made once; they start first."""
+    for item in items:
+        names = getattr(item, "fixturenames", [])
+        if costly := next((name for name in COSTLY if name in names), None):
+            item.add_marker(pytest.mark.xdist_group(costly))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture
