@@ -12,11 +12,14 @@ and may define
                                                       flag) and a help text; convert(samples, **options) gets them all
     REPAIR_TASK, REPAIR_PREFIX: str                   the task whose prompts are broken answers, and what stands before
                                                       each: dataset.augment then makes broken_json variants
+Two environment variables hold for every workload: <NAME>_SYSTEM_PROMPT, a file whose text takes the place of the
+workload's own (`Workload.system_prompt`), and <NAME>_BASE_MODEL, the base that train.prepare takes.
 """
 
 import functools
 import importlib
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -29,7 +32,7 @@ from potstill.files import canonical_json
 from potstill.project import CONFIGS, SAMPLES
 from potstill.records import SlotSpec, explain
 from potstill.slots import OwnLevels
-from potstill.stop import USAGE, Stop
+from potstill.stop import DATA, USAGE, Stop
 
 
 class Task(Config):
@@ -130,11 +133,14 @@ class Workload:
 
     @functools.cached_property
     def system_prompt(self) -> str:
-        """The system text of rows that bring none of their own."""
-        path = self.samples / self.settings.system_prompt
+        """The system text of rows that bring none of their own: <NAME>_SYSTEM_PROMPT's, or the configured file's."""
+        path = override(self.name, "system_prompt") or self.samples / self.settings.system_prompt
         if not path.is_file():
             raise Stop(f"{path} is not there; configs/workloads/{self.name}.yaml names it as system_prompt.")
-        return path.read_text(encoding="utf-8").strip()
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise Stop(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.", DATA) from None
 
     def check(self, task: str, answer: Any) -> tuple[Any, str]:
         """Validates a parsed answer: (the object with every key in schema order, "") or (None, why not)."""
@@ -146,6 +152,28 @@ class Workload:
         except ValueError as error:  # NaN and infinities are no JSON
             return None, str(error)
         return json.loads(model.model_dump_json()), ""
+
+
+def variable(name: str, setting: str) -> tuple[str, str | None]:
+    """The environment variable of a workload's setting, BATFIT_DATA_DIR for data_dir, and its value unless empty."""
+    key = f"{name}_{setting}".upper()
+    return key, os.environ.get(key) or None
+
+
+def override(name: str, setting: str, given: Path | None = None, *, folder: bool = False) -> Path | None:
+    """The file, or folder, that an option gives, or else the setting's variable; None when neither does.
+
+    Raises Stop 2, naming which of the two, when it is not there.
+    """
+    key, value = variable(name, setting)
+    path = given or (Path(value) if value else None)
+    if path is None:
+        return None
+    path = path.expanduser()
+    if path.is_dir() if folder else path.is_file():
+        return path
+    kind, source = "folder" if folder else "file", f"--{setting.replace('_', '-')}" if given else key
+    raise Stop(f"{source} names {path}, where no {kind} is. Correct it or leave it out.", USAGE)
 
 
 @functools.cache

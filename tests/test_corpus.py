@@ -164,3 +164,81 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"input": "\xff"}')
     with pytest.raises(Stop, match=r"rows\.jsonl: byte 11 is not UTF-8"):
         list(corpus.read(tmp_path, ["t1"], "1"))
+
+
+TENANTS = """
+system_prompt: system.txt
+tasks: {t1: {files: [rows.jsonl]}}
+tenants:
+  wolf: {files: {t1: [wolf.jsonl]}, weight: 0.5}
+  bear: {files: {t1: [bear.jsonl]}}
+  gone: {files: {t1: [gone.jsonl]}, weight: 0}
+"""
+
+
+@pytest.fixture
+def two_tenants(tmp_path):
+    for name in ("wolf", "bear"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({**PAIR, "input": name}), encoding="utf-8")
+    assert len(read(tmp_path, [PAIR], TENANTS)) == 3
+    return tmp_path
+
+
+def test_a_build_for_a_tenant_is_the_global_rows_and_its_own_as_they_are_in_the_whole_mix(two_tenants):
+    whole = list(corpus.read(two_tenants, ["t1"], "3"))
+    for tenant in ("wolf", "bear", "none"):
+        (two_tenants / f"{'bear' if tenant == 'wolf' else 'wolf'}.jsonl").rename(two_tenants / "away")
+        built = list(corpus.read(two_tenants, ["t1"], "3", tenant=tenant))
+        (two_tenants / "away").rename(two_tenants / f"{'bear' if tenant == 'wolf' else 'wolf'}.jsonl")
+        assert built == [row for row in whole if row.metadata.get("tenant") in (None, tenant)], tenant
+
+
+@pytest.mark.parametrize(
+    ("tenant", "named"),
+    [
+        ("wulf", r"manifest\.yaml: no tenant 'wulf'\. Did you mean 'wolf'\? Known: bear, gone, wolf, none\."),
+        ("None", r"Did you mean 'none'"),
+        ("", r"no tenant ''"),
+        ("gone", r"tenant 'gone' has weight 0\. Give it a weight, or build with tenant=none"),
+    ],
+)
+def test_a_tenant_that_cannot_be_built_for_is_one_clear_line(two_tenants, tenant, named):
+    with pytest.raises(Stop, match=named) as caught:
+        list(corpus.read(two_tenants, ["t1"], "3", tenant=tenant))
+    assert caught.value.code == USAGE
+
+
+def test_no_tenant_is_called_none(tmp_path):
+    with pytest.raises(Stop, match=r"manifest\.yaml: .*no tenant can be called none"):
+        read(tmp_path, [PAIR], TENANTS.replace("wolf:", "none:"))
+
+
+def test_another_manifest_names_files_of_the_samples_folder(tmp_path):
+    read(tmp_path, [PAIR, {**PAIR, "input": "two"}])
+    (tmp_path / "half.jsonl").write_text(json.dumps({**PAIR, "input": "half"}), encoding="utf-8")
+    other = tmp_path / "elsewhere" / "mine.yaml"
+    other.parent.mkdir()
+    other.write_text("system_prompt: system.txt\ntasks: {t1: {files: [half.jsonl]}}", encoding="utf-8")
+    (row,) = corpus.read(tmp_path, ["t1"], "3", manifest=other)
+    assert row.prompt_text == "half"
+    other.write_text("system_prompt: system.txt\ntasks: {t1: {files: [halve.jsonl]}}", encoding="utf-8")
+    with pytest.raises(Stop, match=r"halve\.jsonl is not there; .*mine\.yaml names it\. Did you mean 'half\.jsonl'"):
+        list(corpus.read(tmp_path, ["t1"], "3", manifest=other))
+
+
+def test_another_system_text_takes_the_manifests_place_and_leaves_a_rows_own(tmp_path):
+    def chat(prompt: str, system: str) -> dict:
+        talk = [("system", system), ("user", prompt)]
+        return {"messages": [{"role": r, "content": c} for r, c in talk], "output_json": {}}
+
+    rows = [PAIR, chat("repeats it", "Answer in JSON.\n"), chat("has its own", "Be brief.")]
+    before = read(tmp_path, rows)
+    (tmp_path / "other.txt").write_text("Cricket to JSON.\n", encoding="utf-8")
+    after = list(corpus.read(tmp_path, ["t1"], "3", system_prompt=tmp_path / "other.txt"))
+    assert [row.system_prompt for row in before] == ["Answer in JSON.", "Answer in JSON.\n", "Be brief."]
+    assert [row.system_prompt for row in after] == ["Cricket to JSON.", "Cricket to JSON.", "Be brief."]
+    # an id stands for what a row says, its system text too
+    assert [old.id == new.id for old, new in zip(before, after, strict=True)] == [False, False, True]
+    (tmp_path / "other.txt").write_bytes(b"\xff")
+    with pytest.raises(Stop, match=r"other\.txt: byte 0 is not UTF-8"):
+        list(corpus.read(tmp_path, ["t1"], "3", system_prompt=tmp_path / "other.txt"))

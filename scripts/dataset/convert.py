@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> None:
     path = project.database()
     strata: Counter[rows.Stratum] = Counter()
     if arguments.dry_run:
-        print(f"would write {sum(1 for _ in exemplars(job, strata, options))} exemplars from {job.samples} to {path}")
+        print(f"would write {sum(1 for _ in exemplars(job, strata, options))} exemplars to {path}")
     else:
         written = database.write(path, exemplars(job, strata, options), replace_workload=job.name)
-        print(f"{job.name}: {written} exemplars from {job.samples}")
+        print(f"{job.name}: {written} exemplars")
     print("\n".join(rows.mix_table(rows.effective_counts(strata))))
     if arguments.dry_run:
         return

@@ -1,19 +1,22 @@
 """Prepares a training run: checks base, snapshot and config against each other, and writes models/<run>/.
 
 Run: python -m scripts.train.prepare -w batfit -c nano [-r name] [-o sft.learning_rate=1.0e-3]
+The environment variable <WORKLOAD>_BASE_MODEL, such as BATFIT_BASE_MODEL, takes the place of the config's base.
 """
 
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
-from potstill import bases, cli, models, progress, project, rows, runs, snapshots, workload
+from potstill import bases, cleaning, cli, models, progress, project, rows, runs, snapshots, workload
 from potstill.files import write_json, write_text
 from potstill.records import Reject, write_jsonl
 from potstill.snapshots import SPLITS, Version
 from potstill.stop import DATA, USAGE, Stop
+from potstill.workload import Workload
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,12 +24,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-r", "--run", help="name of the new run (default: workload, config and time)")
     arguments = parser.parse_args(argv)
     job = workload.load(cli.workload_name(arguments))
-    settings = runs.train_config(arguments.config, arguments.override)
+    settings = with_base(runs.train_config(arguments.config, arguments.override), job, arguments.override)
     run = arguments.run or project.new_run_name(job.name, arguments.config)
     folder = project.run_folder(run)
     if (folder / "run.json").exists():
         raise Stop(f"{folder} is there already: a run is prepared once. Give another name with -r.", USAGE)
     name, version = snapshots.newest(job.name)
+    warn_of_other_system_text(job, version)
     base = bases.resolve(settings.base, settings.revision)
     refused = preflight(version, models.load_tokenizer(base.path), settings)
     commit, dirty = project.git_commit()
@@ -53,6 +57,34 @@ def main(argv: list[str] | None = None) -> None:
     # last: its existence means that the run is prepared
     write_json(folder / "run.json", record.model_dump())
     cli.done([folder / "config.yaml", folder / "refused.jsonl", folder / "run.json"], f"fab train.run -r {run}")
+
+
+def with_base(settings: runs.TrainConfig, job: Workload, given: list[str]) -> runs.TrainConfig:
+    """The settings with the base that <WORKLOAD>_BASE_MODEL names, unless -o base=... is given.
+
+    The config's revision is one of the config's own base, so another base goes without it.
+    """
+    key, value = workload.variable(job.name, "base_model")
+    keys = [pair.partition("=")[0] for pair in given]
+    if value is None or value == settings.base or "base" in keys:
+        return settings
+    print(f"base {value}: from {key}", file=sys.stderr)
+    revision = settings.revision if "revision" in keys else None
+    return settings.model_copy(update={"base": value, "revision": revision})
+
+
+def warn_of_other_system_text(job: Workload, version: Version) -> None:
+    """A run asks with its rows' system text: one chosen after they were converted and cleaned would go unused."""
+    key, value = workload.variable(job.name, "system_prompt")
+    if value is None:
+        return
+    wanted = cleaning.normalise(job.system_prompt)
+    if all(example.system != wanted for example in snapshots.read(version.train)):
+        print(
+            f"warning: no train row has the system text of {key}; the run will have the rows' own. To use {value}, run "
+            f"fab dataset.convert, dataset.clean and dataset.split -w {job.name} with {key} set, then this again.",
+            file=sys.stderr,
+        )
 
 
 def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> list[Reject]:
