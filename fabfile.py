@@ -213,10 +213,10 @@ def demo(c, workload=None):
 
     with runners.stops():
         workload = workload or project.load_project().workload
-        message = workloads.load(workload).settings.demo_message
-    name = project.new_run_name(workload, "nano")
+        settings = workloads.load(workload).settings
+    name = project.new_run_name(workload, settings.train_config)
     lines, started = [], time.monotonic()
-    for step, options in chain.steps(workload, name, message):
+    for step, options in chain.steps(workload, name, settings.demo_message):
         began = time.monotonic()
         print(f"\n== {step} {' '.join(runners.flags(**options))}", flush=True)
         script(c, step, **options)

@@ -15,14 +15,15 @@ from potstill.stop import BUSY, IO, Stop
 def parser(
     doc: str | None, *, workload: bool = True, run: bool = False, config: str | None = None, dry_run: bool = False
 ):
-    """An ArgumentParser with DESIGN's common options. `config` is the default name under configs/<stage>/."""
+    """An ArgumentParser with DESIGN's common options. `config`: the default name in configs/<stage>/; "" for none."""
     arguments = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if workload:
         arguments.add_argument("-w", "--workload", help="default: the one in configs/project.yaml")
     if run:
         arguments.add_argument("-r", "--run", help="default: the newest run of the workload")
     if config is not None:
-        arguments.add_argument("-c", "--config", default=config, help="name of a YAML file (default: %(default)s)")
+        usual = config or "what the workload says"
+        arguments.add_argument("-c", "--config", default=config or None, help=f"name of a YAML file (default: {usual})")
         arguments.add_argument(
             "-o",
             "--override",

@@ -10,7 +10,7 @@ def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, An
     return [
         ("ops.doctor", job),
         *[(f"dataset.{step}", job) for step in ("convert", "clean", "split", "stats")],
-        ("train.prepare", of_run | {"config": "nano"}),
+        ("train.prepare", of_run),
         ("train.run", of_run),
         *[("eval.generate", of_run | {"backend": backend}) for backend in ("merged", "base", "null")],
         # before export, so that the manifest has the scores; after parity, so that the artifacts' answers are graded

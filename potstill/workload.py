@@ -104,6 +104,8 @@ class WorkloadConfig(Config):
     system_prompt: str
     # what ./fab demo asks the packaged model
     demo_message: str
+    # what train.prepare takes without -c, as ./fab demo does: a file under configs/train/
+    train_config: str = "nano"
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     split: Split
     # each absent block leaves its step of dataset.clean or dataset.augment out

@@ -20,12 +20,13 @@ from potstill.workload import Workload
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.parser(__doc__, config="nano", dry_run=True)
+    parser = cli.parser(__doc__, config="", dry_run=True)
     parser.add_argument("-r", "--run", help="name of the new run (default: workload, config and time)")
     arguments = parser.parse_args(argv)
     job = workload.load(cli.workload_name(arguments))
-    settings = with_base(runs.train_config(arguments.config, arguments.override), job, arguments.override)
-    run = arguments.run or project.new_run_name(job.name, arguments.config)
+    config = arguments.config or job.settings.train_config
+    settings = with_base(runs.train_config(config, arguments.override), job, arguments.override)
+    run = arguments.run or project.new_run_name(job.name, config)
     folder = project.run_folder(run)
     if (folder / "run.json").exists():
         raise Stop(f"{folder} is there already: a run is prepared once. Give another name with -r.", USAGE)
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         run=run,
         workload=job.name,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        train_config=arguments.config,
+        train_config=config,
         mode=settings.mode,
         base=base,
         snapshot=name,
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         print(record.model_dump_json(indent=2))
         return
     write_jsonl(folder / "refused.jsonl", refused)
-    write_text(folder / "config.yaml", f"# resolved from configs/train/{arguments.config}.yaml\n" + dump(settings))
+    write_text(folder / "config.yaml", f"# resolved from configs/train/{config}.yaml\n" + dump(settings))
     # last: its existence means that the run is prepared
     write_json(folder / "run.json", record.model_dump())
     cli.done([folder / "config.yaml", folder / "refused.jsonl", folder / "run.json"], f"fab train.run -r {run}")
