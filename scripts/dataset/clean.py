@@ -8,7 +8,7 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 
-from potstill import cli, database, engine, near, pii, progress, project, tombstones, validation, workload
+from potstill import capture, cli, database, engine, near, pii, progress, project, tombstones, validation, workload
 from potstill.files import atomic_open, stage_lock, write_text
 from potstill.records import Example, Exemplar, Reject
 from potstill.stop import DATA, Stop
@@ -22,6 +22,10 @@ def main(argv: list[str] | None = None) -> None:
     job = workload.load(cli.workload_name(arguments))
     folder = project.processed(job.name)
     source = project.database()
+    # a missing file is told here, once, and not by every worker
+    _ = job.system_prompt
+    if moved := capture.flush(source).written:
+        print(f"{moved} captured calls are in {source} now")
     found = {task: n for task, n in database.task_counts(source).items() if task in job.settings.tasks}
     if not found:
         wanted = ", ".join(job.settings.tasks)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from potstill import cli, lineage, project, removal, shown, snapshots, tombstones, workload
+from potstill import capture, cli, lineage, project, removal, shown, snapshots, tombstones, workload
 from potstill.files import sha256_file, sha256_text, stage_lock, write_json
 from potstill.snapshots import SPLITS
 from potstill.stop import DATA, USAGE, Stop
@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
             stack.enter_context(stage_lock(project.PROCESSED, "takedown"))
             for stage in STAGES:
                 stack.enter_context(stage_lock(project.processed(job.name), stage))
+            # calls that wait beside the database are taken down too
+            capture.flush(project.database())
         earlier = tombstones.find(job.name, kind, value, arguments.id)
         stone = earlier or Tombstone(
             workload=job.name,
