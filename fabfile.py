@@ -7,7 +7,6 @@ import functools
 import inspect
 import shlex
 import sys
-import time
 
 import fabric
 from invoke import Collection, Exit
@@ -164,6 +163,11 @@ def report(c, workload=None, run=None, gate=False):
     """Verdicts -> reports/<run>/report.{json,md,html}."""
 
 
+@step("eval.compare")
+def compare(c, workload=None, a=None, b=None):
+    """Two sets of answers to the same test rows: base against tuned, or run against run."""
+
+
 @step("eval.chat")
 def chat(c, workload=None, run=None, artifact=None, task=None, message=None):
     """Talk to the run's model or to a packaged artifact."""
@@ -215,13 +219,7 @@ def demo(c, workload=None):
         workload = workload or project.load_project().workload
         settings = workloads.load(workload).settings
     name = project.new_run_name(workload, settings.train_config)
-    lines, started = [], time.monotonic()
-    for step, options in chain.steps(workload, name, settings.demo_message):
-        began = time.monotonic()
-        print(f"\n== {step} {' '.join(runners.flags(**options))}", flush=True)
-        script(c, step, **options)
-        lines.append(f"{time.monotonic() - began:7.1f} s  {step} {options.get('backend', '')}")
-    print("\n== time per stage", *lines, f"{time.monotonic() - started:7.1f} s  in all", sep="\n")
+    chain.follow(chain.steps(workload, name, settings.demo_message), functools.partial(script, c))
     print(f"\nread reports/{name}/report.md; the package is models/{name}/package/")
 
 
@@ -241,7 +239,7 @@ ns = Collection(
     test,
     group("dataset", samples, convert, exemplars, pull, clean, augment, split, stats, preview, diff, takedown),
     group("train", prepare, run, pretrain),
-    group("eval", generate, judge, report, chat),
+    group("eval", generate, judge, report, compare, chat),
     group("package", export, verify, parity),
     group("ops", doctor, project_tokens, push, fetch),
     auto_dash_names=False,

@@ -1,6 +1,10 @@
 """The chain of ./fab demo: every stage once, from samples to a packaged model that answers."""
 
+import time
+from collections.abc import Callable
 from typing import Any
+
+from potstill import runners
 
 
 def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, Any]]]:
@@ -24,3 +28,14 @@ def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, An
         ("ops.project_tokens", job),
         ("eval.chat", of_run | {"artifact": "gguf-q8_0", "message": message}),
     ]
+
+
+def follow(chain: list[tuple[str, dict[str, Any]]], script: Callable[..., None]) -> None:
+    """Runs the steps one after the other, and prints how long each took."""
+    lines, started = [], time.monotonic()
+    for step, options in chain:
+        began = time.monotonic()
+        print(f"\n== {step} {' '.join(runners.flags(**options))}", flush=True)
+        script(step, **options)
+        lines.append(f"{time.monotonic() - began:7.1f} s  {step} {options.get('backend', '')}")
+    print("\n== time per stage", *lines, f"{time.monotonic() - started:7.1f} s  in all", sep="\n")
