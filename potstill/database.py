@@ -4,12 +4,15 @@ DuckDB never holds run state; it is opened for one batch of reads or one transac
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from potstill.files import canonical_json
 from potstill.records import Exemplar, Reject, explain
 from potstill.stop import BUSY, DATA, Stop
 
@@ -23,8 +26,9 @@ COLUMNS = {
     "system_prompt": "TEXT",
 }
 OPTIONAL = ("metadata", "slot_specs", "system_prompt")
-# rows of one read, and of one insert, which ends sooner when it has this many characters
-READ_ROWS = 64
+# rows that are fetched at a time, and that DuckDB holds unpacked
+READ_ROWS, VECTOR = 64, 2_048
+# rows of one insert, which ends sooner when it has this many characters
 INSERT_ROWS, INSERT_CHARS = 2_000, 16_000_000
 # a database may come from somebody else, and its own macros and triggers run within our statements
 SAFE: dict[str, str | bool | int | float | list[str]] = {
@@ -90,9 +94,12 @@ def read(path: Path, tasks: Iterable[str]) -> Iterator[Exemplar | Reject]:
     try:
         present = _check_columns(connection, path)
         wanted = ", ".join(f"CAST({name} AS VARCHAR)" if name in present else f"NULL AS {name}" for name in COLUMNS)
-        # the column list is our own constant; the values are bound
-        query = f"SELECT {wanted} FROM examples WHERE {{}} ORDER BY id"  # noqa: S608
-        for row in _by_key(connection, query, tasks) if _has_key(connection) else _sorted(connection, query, tasks):
+        found = (
+            _by_id(connection, wanted, tasks, path.parent)
+            if _has_key(connection)
+            else _sorted(connection, wanted, tasks)
+        )
+        for row in found:
             yield _exemplar(dict(zip(COLUMNS, row, strict=True)))
     finally:
         connection.close()
@@ -106,16 +113,31 @@ def _has_key(connection: Any) -> bool:
     return (["id"],) in keys
 
 
-def _by_key(connection: Any, query: str, tasks: list[str]) -> Iterator[tuple[Any, ...]]:
-    """A few rows at a time through the index: a sort of the whole table would hold every page in memory."""
-    ids = connection.execute(f"SELECT id FROM examples WHERE task IN ({_marks(tasks)}) ORDER BY id", tasks).fetchall()  # noqa: S608
-    for start in range(0, len(ids), READ_ROWS):
-        some = [row[0] for row in ids[start : start + READ_ROWS]]
-        yield from connection.execute(query.format(f"id IN ({_marks(some)})"), some).fetchall()
+def _by_id(connection: Any, columns: str, tasks: list[str], folder: Path) -> Iterator[list[Any]]:
+    """The rows in id order, by way of a file in `folder`: DuckDB's own sort would hold every page in memory.
+
+    DuckDB unpacks VECTOR rows to get at any of them, so each vector is read once; the file then gives the rows.
+    """
+    chosen = f"task IN ({_marks(tasks)})"
+    order = connection.execute(f"SELECT rowid FROM examples WHERE {chosen} ORDER BY id", tasks).fetchall()  # noqa: S608
+    places: dict[int, tuple[int, int]] = {}
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for first in range(0, max(order, default=(-1,))[0] + 1, VECTOR):
+            query = f"SELECT rowid, {columns} FROM examples WHERE rowid BETWEEN ? AND ? AND {chosen}"  # noqa: S608
+            cursor = connection.execute(query, [first, first + VECTOR - 1, *tasks])
+            while rows := cursor.fetchmany(READ_ROWS):
+                for number, *row in rows:
+                    places[number] = (file.tell(), file.write(json.dumps(row).encode()))
+        file.flush()
+        for (number,) in order:
+            start, length = places.pop(number)
+            yield json.loads(os.pread(file.fileno(), length, start))
 
 
-def _sorted(connection: Any, query: str, tasks: list[str]) -> Iterator[tuple[Any, ...]]:
-    cursor = connection.execute(query.format(f"task IN ({_marks(tasks)})"), tasks)
+def _sorted(connection: Any, columns: str, tasks: list[str]) -> Iterator[tuple[Any, ...]]:
+    """As `_by_id`, of a view, or of a table whose ids may come twice."""
+    query = f"SELECT {columns} FROM examples WHERE task IN ({_marks(tasks)}) ORDER BY id"  # noqa: S608 - our own names
+    cursor = connection.execute(query, tasks)
     while rows := cursor.fetchmany(READ_ROWS):
         yield from rows
 
@@ -181,10 +203,11 @@ def _insert(connection: Any, batch: list[Exemplar]) -> None:
 
 
 def _as_json(response: str) -> str:
+    """JSON for the column: the answer, or as a string what is no JSON, or JSON that cannot be written as UTF-8."""
     try:
-        json.loads(response)
-    except ValueError:
-        return json.dumps(response, ensure_ascii=False)
+        canonical_json(json.loads(response)).encode()
+    except (ValueError, RecursionError):
+        return json.dumps(response)
     return response
 
 
