@@ -51,7 +51,7 @@ class Levels(Config):
 def load_levels(path: Path) -> dict[str, float]:
     """The pass threshold of every level. Raises Stop 2 when one is missing or unknown."""
     found = {name: level.pass_threshold for name, level in config.load(path, Levels).levels.items()}
-    known = {*RULES, "llm_similarity"}
+    known = set(LEVELS)
     if set(found) != known:
         odd = sorted(set(found) ^ known)
         raise Stop(f"{path}: levels: want {', '.join(sorted(known))}; missing or unknown: {', '.join(odd)}")
@@ -97,9 +97,8 @@ def by_own_rule(
 
 def by_rule(level: str, reference: Any, candidate: Any) -> Score | None:
     """What is decided before any level looks at the values, or None. Equal free texts need no judge."""
-    if level != "llm_similarity" and level not in RULES:
-        known = [*RULES, "llm_similarity"]
-        raise Stop(f"no scoring level {level!r}.{config.nearest(level, known)} Known: {', '.join(known)}.")
+    if level not in LEVELS:
+        raise Stop(f"no scoring level {level!r}.{config.nearest(level, LEVELS)} Known: {', '.join(LEVELS)}.")
     if reference is ABSENT or candidate is ABSENT:
         if reference is candidate:
             return _scored(1, "both absent")
@@ -209,6 +208,8 @@ RULES: dict[str, Rule] = {
     "set_match": _set_match,
     "date_norm": _date_norm,
 }
+# every level that any workload can name
+LEVELS = (*RULES, "llm_similarity")
 
 
 def _no_date(value: Any) -> str:

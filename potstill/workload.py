@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from potstill import config, workloads
+from potstill import config, slots, workloads
 from potstill.config import Config
 from potstill.files import canonical_json
 from potstill.project import CONFIGS, SAMPLES
@@ -128,6 +128,13 @@ class Workload:
                 f"configs/workloads/{name}.yaml has the tasks {sorted(settings.tasks)}, "
                 f"potstill/workloads/{name}.py has schemas for {sorted(self.schemas)}: want the same"
             )
+        known = [*slots.LEVELS, *self.levels]
+        for task, path, level in ((t, p, s.level) for t, own in settings.tasks.items() for p, s in own.slots.items()):
+            if level not in known:
+                raise Stop(
+                    f"configs/workloads/{name}.yaml: tasks.{task}.slots.{path}: no level {level!r}."
+                    f"{config.nearest(level, known)} Known: {', '.join(known)}."
+                )
 
     @property
     def samples(self) -> Path:

@@ -19,6 +19,11 @@ from potstill.workload import Workload
 
 def main(argv: list[str] | None = None) -> None:
     job, arguments, options = read_arguments(argv)
+    if not hasattr(job.module, "convert"):
+        raise Stop(
+            f"potstill/workloads/{job.name}.py has no convert: its rows are captured or pulled. "
+            f"Run fab dataset.clean -w {job.name}."
+        )
     path = project.database()
     strata: Counter[rows.Stratum] = Counter()
     if arguments.dry_run:
