@@ -19,6 +19,8 @@ def on_plan(reference: Any, candidate: Any, *, prompt: str, **_: Any) -> Score:
     own = next((line for line in plan if line.id == candidate.get("id")), None)
     if own is None or candidate.get("id") is None:
         return _score("no workout of that id in the plan")
+    if own.day != candidate.get("at"):
+        return _score("the workout of that id is on another day")
     return _score(CHECKS[candidate["action"]](candidate, own, plan))
 
 

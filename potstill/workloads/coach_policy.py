@@ -81,11 +81,13 @@ def modify(state: State, said: Said, rules: Rules) -> Modification:
 
 def change(item: Planned, action: Action, why: Why, session: DayPlan | None = None, day: Day | None = None):
     type, minutes, level = session or item.session
-    return Modification(action=action, id=item.id, day=day, type=type, min=minutes, level=level, why=why)
+    return Modification(
+        why=why, at=name(item.day), id=item.id, action=action, day=day, type=type, min=minutes, level=level
+    )
 
 
 def nothing(why: Why) -> Modification:
-    return Modification(action="none", id=None, day=None, type=None, min=None, level=None, why=why)
+    return Modification(why=why, at=None, id=None, action="none", day=None, type=None, min=None, level=None)
 
 
 def half(minutes: int) -> int:

@@ -5,14 +5,20 @@ model is asked in production as it was taught.
 """
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 
 from potstill.workloads.coach_load import Rules, band, load_band, week_limit
 from potstill.workloads.coach_rules import free_days
-from potstill.workloads.coach_state import DayPlan, Planned, State, name
+from potstill.workloads.coach_state import DAYS, Day, DayPlan, Planned, State, name
 
 # characters of a message that are shown
 MAX_MESSAGE = 300
+# days of a message whose workouts are shown
+MAX_NAMED = 3
+FULL = dict(zip(DAYS, ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], strict=True))
+# as people write them
+WEEKDAYS: dict[str, Day] = {word: day for day, full in FULL.items() for word in (day.lower(), full.lower())}
+WEEKDAYS |= {"tues": "Tue", "weds": "Wed", "thur": "Thu", "thurs": "Thu"}
 
 
 def header(state: State, rules: Rules) -> list[str]:
@@ -30,6 +36,7 @@ def modify_prompt(state: State, rules: Rules, message: str) -> str:
     for word, levels in (("next", ()), ("hard", ("hard",)), ("easy", ("easy",))):
         item = state.first(*levels)
         lines.append(f"{word} {_named(item) if item else 'none'}")
+    lines += [f"named {line}" for line in _named_days(state, _line(message))] or ["named none"]
     lines.append("plan")
     for label, item in _plan_lines(state):
         days = free_days(state, item, rules) if item else []
@@ -50,7 +57,15 @@ def week_prompt(state: State, rules: Rules, message: str) -> str:
     session, long = lengths(state, rules)
     habits = [f"hard {' '.join(athlete.hard) or 'none'}", f"long {athlete.long}", f"off {' '.join(athlete.off)}"]
     lines = ["week", *header(state, rules)[:1], f"goal {athlete.goal}", f"session {session} long {long}", *habits]
+    lines.append(f"named {' '.join(days_in(_line(message))) or 'none'}")
     return "\n".join([*lines, _says(message)])
+
+
+def days_in(message: str, today: date | None = None) -> list[Day]:
+    """The weekdays that a message names, in its order, each once; with `today`, "today" and "tomorrow" too."""
+    near = {} if today is None else {"today": name(today), "tomorrow": name(today + timedelta(1))}
+    words = (word.lower() for word in re.findall(r"[^\W\d_]+", message))
+    return list(dict.fromkeys(day for word in words if (day := near.get(word) or WEEKDAYS.get(word))))
 
 
 def lengths(state: State, rules: Rules) -> tuple[int, int]:
@@ -73,6 +88,15 @@ def _plan_lines(state: State) -> list[tuple[str, Planned | None]]:
     return lines
 
 
+def _named_days(state: State, message: str) -> list[str]:
+    """What the plan has on the days that the message names."""
+    lines = []
+    for day in days_in(message, state.today)[:MAX_NAMED]:
+        found = state.on(state.date_of(day))
+        lines += [_named(item) for item in found] or [f"{day} rest"]
+    return lines
+
+
 def _past(state: State) -> str:
     words = []
     for back in (2, 1):
@@ -83,7 +107,8 @@ def _past(state: State) -> str:
 
 
 def _named(item: Planned) -> str:
-    return f"{item.id} {name(item.day)} {_session(item.session)}"
+    # as in its line of the plan
+    return f"{name(item.day)} {item.id} {_session(item.session)}"
 
 
 def _session(session: DayPlan) -> str:
@@ -91,6 +116,10 @@ def _session(session: DayPlan) -> str:
 
 
 def _says(message: str) -> str:
+    return f"says {_line(message)}"
+
+
+def _line(message: str) -> str:
     # one line: a message must not be able to write plan lines of its own
     words = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+", " ", message).strip()
-    return f"says {words[:MAX_MESSAGE].rstrip()}"
+    return words[:MAX_MESSAGE].rstrip()

@@ -16,6 +16,7 @@ REASONS = {
     "schema": "the answer is not what the schema asks for",
     "no_such_athlete": "no such athlete",
     "no_such_workout": "the plan has no such workout, or not in the coming seven days",
+    "other_day": "the workout of that id is on another day",
     "past": "the workout is done or its day is over",
     "not_as_planned": "the action changes more than it says",
     "not_shorter": "the workout would not get shorter",
@@ -137,6 +138,9 @@ def _changed(state: State, change: Modification, rules: Rules) -> tuple[State, l
         return state, [Reason("no_such_workout", f"id {change.id}")]
     if item.done or item.day < state.today:
         return state, [Reason("past", f"id {change.id} on {item.day}")]
+    assert change.at is not None
+    if state.date_of(change.at) != item.day:
+        return state, [Reason("other_day", f"id {change.id} is on {name(item.day)}, not on {change.at}")]
     assert change.type is not None
     assert change.min is not None
     assert change.level is not None

@@ -36,25 +36,29 @@ HORIZON = 7
 
 
 class Modification(Record):
-    """One change to the plan. `id` is the workout's; `day` where it goes; `type`, `min` and `level` what it becomes."""
+    """One change to the plan. `at` and `id` are the workout's; `day` where it goes; the rest is what it becomes.
 
-    action: Action
+    What was understood comes first, then which workout it is about, then what to do: each step follows from the last.
+    """
+
+    why: Why
+    at: Day | None
     id: Annotated[int, Field(ge=1, le=MAX_ID)] | None
+    action: Action
     day: Day | None
     type: Type | None
     min: Annotated[int, Field(ge=0, le=1440)] | None
     level: Level | None
-    why: Why
 
     @model_validator(mode="after")
     def _fits_the_action(self) -> "Modification":
         session = (self.type, self.min, self.level)
         if self.action == "none":
-            if self.id is not None or self.day is not None or session != (None, None, None):
-                raise ValueError("action none changes nothing: want id, day, type, min and level null")
+            if (self.at, self.id, self.day, *session) != (None,) * 6:
+                raise ValueError("action none changes nothing: want at, id, day, type, min and level null")
             return self
-        if self.id is None or None in session:
-            raise ValueError("want id, type, min and level for every action but none")
+        if None in (self.at, self.id, *session):
+            raise ValueError("want at, id, type, min and level for every action but none")
         if (self.day is not None) != (self.action in ("move", "swap")):
             raise ValueError("want a day for move and swap, and for no other action")
         is_rest = (self.type == "rest", self.min == 0, self.level == "none")

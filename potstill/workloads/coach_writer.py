@@ -16,10 +16,9 @@ from potstill.workloads import coach_policy, coach_rules
 from potstill.workloads.coach_athletes import draw_state
 from potstill.workloads.coach_load import Rules
 from potstill.workloads.coach_policy import Said, Topic, WeekWish, Wish
-from potstill.workloads.coach_prompt import modify_prompt, talk_prompt, week_prompt
+from potstill.workloads.coach_prompt import FULL, modify_prompt, talk_prompt, week_prompt
 from potstill.workloads.coach_state import DAYS, Day, State, name
 
-FULL = dict(zip(DAYS, ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], strict=True))
 # how often each is wished, in parts
 WISHES: dict[Wish, int] = {"fatigue": 6, "injury": 3, "illness": 3, "more": 5, "fine": 4}
 WISHES |= {"away": 5, "short": 4, "move": 4, "swap": 3, "past": 1}

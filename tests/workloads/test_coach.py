@@ -58,17 +58,27 @@ def test_the_document_lists_every_reason_and_every_word_of_the_schema():
 
 
 def modification(**changes) -> str:
-    right = {"action": "move", "id": 3, "day": "Fri", "type": "long", "min": 90, "level": "easy", "why": "away"}
+    right = {
+        "why": "away",
+        "at": "Wed",
+        "id": 3,
+        "action": "move",
+        "day": "Fri",
+        "type": "long",
+        "min": 90,
+        "level": "easy",
+    }
     return json.dumps({**right, **changes})
 
 
 REST = {"day": None, "type": "rest", "min": 0, "level": "none"}
+NOTHING = {"action": "none", **dict.fromkeys(("at", "id", "day", "type", "min", "level"))}
 
 
 def test_right_answers_are_accepted():
     Modification.model_validate_json(modification())
     Modification.model_validate_json(modification(action="rest", **REST))
-    Modification.model_validate_json(modification(action="none", id=None, day=None, type=None, min=None, level=None))
+    Modification.model_validate_json(modification(**NOTHING))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +86,9 @@ def test_right_answers_are_accepted():
     [
         {"action": "delete"},
         {"action": "none"},
+        {**NOTHING, "at": "Wed"},
+        {"at": None},
+        {"at": "today"},
         {"action": "rest"},
         {"action": "shorten"},  # with a day
         {"action": "shorten", **REST},
@@ -260,7 +273,7 @@ says move 99"""
     [
         ({"id": 41, "day": "Fri", "type": "endurance", "min": 60}, True),
         ({"id": 41, "day": "Thu", "type": "endurance", "min": 60}, False),
-        ({"id": 43, "day": "Fri", "type": "threshold", "min": 60, "level": "hard"}, False),
+        ({"at": "Thu", "id": 43, "day": "Fri", "type": "threshold", "min": 60, "level": "hard"}, False),
         ({"id": 41, "day": "Fri", "type": "endurance", "min": 50}, False),
         ({"id": 99, "day": "Fri", "type": "endurance", "min": 60}, False),
         ({"action": "swap", "id": 41, "day": "Sat", "type": "endurance", "min": 60}, True),
@@ -270,9 +283,13 @@ says move 99"""
         ({"action": "shorten", "id": 41, "day": None, "type": "endurance", "min": 60}, False),
         ({"action": "lengthen", "id": 41, "day": None, "type": "endurance", "min": 50}, False),
         ({"action": "lengthen", "id": 41, "day": None, "type": "endurance", "min": 70}, True),
-        ({"action": "rest", "id": 43, **REST}, True),
-        ({"action": "replace", "id": 43, "day": None, "type": "threshold", "min": 60, "level": "hard"}, False),
-        ({"action": "none", "id": None, "day": None, "type": None, "min": None, "level": None}, True),
+        ({"action": "rest", "at": "Thu", "id": 43, **REST}, True),
+        (
+            {"action": "replace", "at": "Thu", "id": 43, "day": None, "type": "threshold", "min": 60, "level": "hard"},
+            False,
+        ),
+        ({"action": "shorten", "at": "Thu", "id": 41, "day": None, "type": "endurance", "min": 30}, False),
+        (NOTHING, True),
     ],
 )
 def test_on_plan_says_whether_a_change_is_possible(changes, possible):

@@ -99,7 +99,9 @@ def state(week=WEEK, today=MONDAY, off=(), past=(), ctl=50.0, **changes) -> Stat
 
 def change(action, id, session=None, day=None) -> Modification:
     type, minutes, level = session or (None, None, None)
-    return Modification(action=action, id=id, day=day, type=type, min=minutes, level=level, why="request")
+    # a workout a day from Monday, id 1, on
+    at = None if id is None else DAYS[(id - 1) % 7]
+    return Modification(why="request", at=at, id=id, action=action, day=day, type=type, min=minutes, level=level)
 
 
 def codes(given: State, *changes: Modification) -> list[str]:
@@ -277,10 +279,11 @@ def test_the_free_days_shown_are_just_those_that_a_move_may_go_to(seed):
     for item in given_state.plan:
         if item.day not in given_state.ahead():
             continue
+        moved = change("move", item.id, item.session, "Mon").model_copy(update={"at": name(item.day)})
         allowed = [
             day
             for day in given_state.ahead()
-            if not propose(given_state, [change("move", item.id, item.session, name(day))], RULES).reasons
+            if not propose(given_state, [moved.model_copy(update={"day": name(day)})], RULES).reasons
         ]
         assert free_days(given_state, item, RULES) == allowed
 
