@@ -23,7 +23,7 @@ __all__ += ["generate", "make_samples"]
 SCHEMA_VERSION = "1"
 SCHEMAS = {"plan_modification": Modification, "weekly_plan": Week, "conversation": Talk}
 # rows of each task in the committed samples, for each family
-ROWS_PER_FAMILY = {"plan_modification": 100, "weekly_plan": 60, "conversation": 50}
+ROWS_PER_FAMILY = {"plan_modification": 150, "weekly_plan": 60, "conversation": 45}
 
 
 def convert(samples: Path) -> Iterator[Exemplar]:
