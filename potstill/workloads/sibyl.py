@@ -17,7 +17,7 @@ from pydantic import Field
 from potstill.files import canonical_json, write_text
 from potstill.records import Exemplar, Record
 from potstill.stop import DATA, Stop
-from potstill.workloads import sibyl_levels, sibyl_log, sibyl_play, sibyl_simulator, sibyl_text
+from potstill.workloads import sibyl_board_view, sibyl_levels, sibyl_log, sibyl_simulator, sibyl_text
 from potstill.workloads.sibyl_log import Turn
 from potstill.workloads.sibyl_rules import Action
 
@@ -25,7 +25,7 @@ SCHEMA_VERSION = "1"
 TASK = "turn"
 SYSTEM = "SIBYL tactics: a short reason and two actions, in JSON."
 LEVELS = sibyl_levels.LEVELS
-play = sibyl_play.play
+play = sibyl_board_view.play
 Coordinate = Annotated[int, Field(ge=0, lt=sibyl_text.MAX_SIDE)]
 
 
