@@ -4,6 +4,7 @@ Muon: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networ
 AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"), so both take the same learning rate and schedule.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,19 +18,20 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
         chosen = {id(p) for p in matrices}
         others = [p for _, p in named if id(p) not in chosen]
-        self.parts: list[torch.optim.Optimizer] = []
-        if matrices:
-            self.parts.append(
-                torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+        # halves that are stepped at the same time: a matrix is too small for several threads
+        halves = [half for half in (matrices[::2], matrices[1::2]) if half]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(half, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw") for half in halves
+        ]
+        self.threads = ThreadPoolExecutor(2)
         if others:
             self.parts.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, beta2), weight_decay=0.0))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for part in self.parts:
-            part.step()
+        # no part reads what another writes
+        list(self.threads.map(lambda part: part.step(), self.parts))
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
