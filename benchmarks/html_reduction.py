@@ -107,8 +107,14 @@ def peers() -> dict[str, Callable[[str], str]]:
 def visible_text(page: str) -> str:
     from selectolax.lexbor import LexborHTMLParser
 
+    from potstill.reduction.parts import HIDDEN_STYLE
+
     tree = LexborHTMLParser(page)
     tree.strip_tags(["script", "style", "noscript", "template"], recursive=True)
+    # what a page keeps from the screen is no value that a reduction could lose
+    for node in tree.css("[style]"):
+        if HIDDEN_STYLE.search(node.attributes.get("style") or ""):
+            node.decompose()
     return " ".join(tree.body.text(separator=" ").split()) if tree.body else ""
 
 

@@ -117,23 +117,19 @@ def clean_row(job: Workload, row: Exemplar, pii_key: bytes = b"") -> Example | R
     return pseudonymous(job, example, pii_key) if job.settings.pii else example
 
 
-# a doctype, a comment or an element: where a page begins
-PAGE_START = re.compile(r"<(?:!doctype|!--|[a-z][a-z0-9-]*[\s/>])", re.IGNORECASE)
-
-
 def reduced(text: str, settings: Html | None) -> str:
     """The prompt of a page: what stands before the first tag and after the last one stays, the page is reduced."""
-    first = PAGE_START.search(text) if settings else None
-    end = text.rfind(">") + 1
-    if settings is None or first is None or end <= first.start():
+    place = html.page_place(text) if settings else None
+    if settings is None or place is None:
         return text
+    start, end = place
     page = html.reduce_html(
-        text[first.start() : end],
+        text[start:end],
         settings.budget_tokens,
         keep_attributes=tuple(settings.keep_attributes),
         keep_jsonld=settings.keep_jsonld,
     )
-    parts = (text[: first.start()].strip(), normalise(page), text[end:].strip())
+    parts = (text[:start].strip(), normalise(page), text[end:].strip())
     return "\n".join(part for part in parts if part)
 
 

@@ -14,16 +14,17 @@ from potstill.reduction.blocks import read_blocks
 from potstill.reduction.cards import Unit, find_cards, is_detail, units_of
 from potstill.reduction.embedded import jsonld_lines, state_lines
 from potstill.reduction.lines import Block, Reader
-from potstill.reduction.markup import Unreducible, checked
+from potstill.reduction.markup import Unreducible, checked, page_place
 from potstill.reduction.page import head_lines, main_heading, revealed_ids, squeeze, summary_words
-from potstill.reduction.words import words
+from potstill.reduction.words import has_price, words
 from potstill.reduction.worth import score_blocks
 
-__all__ = ["Unreducible", "estimate_tokens", "reduce_html"]
+__all__ = ["Unreducible", "estimate_tokens", "page_place", "reduce_html"]
 
 # pieces about as long as those of a byte-pair vocabulary of 100,000 entries, which has no number with its space
 PIECE = re.compile(r"[A-Za-z]{1,6}|[0-9]{1,2}| (?=[0-9])|[!-/:-@\[-`{-~]{1,2}|[^\x00-\x7f]|\n")
 LINK = re.compile(r"\]\(([^)\s]*)\)")
+LINKED_TEXT = re.compile(r"\[([^\[\]]*+)\]\([^)\s]*+\)")
 # a page that says this much drops what is worth less than FLOOR even when there is room for it, and any page what is
 # worth less than JUNK
 ENOUGH_TOKENS, FLOOR, JUNK = 400, 0.1, 0.01
@@ -142,7 +143,12 @@ def choose(
     targets: set[str] = set()
     used = 0
     best_first = sorted(units, key=lambda unit: (-unit.score, unit.members[0]))
+    linked = not with_links
     for unit in best_first:
+        if not linked and unit.score < LINK_FLOOR:
+            # where the chosen lines lead is worth more than what menus and footers say
+            used += add_links(blocks, texts, best_first, targets, budget_tokens - used)
+            linked = True
         if texts and (budget_tokens - used < 2 or unit.score < (FLOOR if used > ENOUGH_TOKENS else JUNK)):
             break
         lines = {n: head[n] if n < 0 else render(blocks[n], blocks[n].kind == "image") for n in unit.members}
@@ -155,7 +161,7 @@ def choose(
             texts |= lines
             targets |= new
             used += cost
-    if with_links:
+    if not linked:
         add_links(blocks, texts, best_first, targets, budget_tokens - used)
     return "\n".join(line for _, line in sorted(texts.items()) if line)
 
@@ -170,26 +176,46 @@ def link_card(blocks: list[Block], members: list[int], targets: set[str]) -> tup
 
 def add_links(
     blocks: list[Block], texts: dict[int, str], best_first: list[Unit], targets: set[str], left_tokens: int
-) -> None:
-    """Gives the chosen lines that are mostly a link their target, each target once, while there is room."""
+) -> int:
+    """Gives the chosen lines that are mostly a link their target, each target once, while there is room.
+
+    Returns the tokens that this took.
+    """
+    room_tokens = left_tokens
     for unit in best_first:
         for number in unit.members if unit.score >= LINK_FLOOR else ():
             block = blocks[number] if number >= 0 else None
             if block is None or number not in texts or block.kind == "image" or not is_link(block):
                 continue
-            new = set(LINK.findall(block.linked)) - targets
             line = render(block, True)
             cost = estimate_tokens(line) - estimate_tokens(texts[number])
+            if cost > left_tokens and block.kind == "pages":
+                # of a pager's links the last is the one to follow
+                line = last_link(line)
+                cost = estimate_tokens(line) - estimate_tokens(texts[number])
+            new = set(LINK.findall(line)) - targets
             if new and cost <= left_tokens:
                 left_tokens -= cost
                 targets |= new
                 texts[number] = line
+    return room_tokens - left_tokens
+
+
+def last_link(line: str) -> str:
+    """The line with its last link alone, the others as their texts."""
+    place = line.rfind("[")
+    return LINKED_TEXT.sub(r"\1", line[:place]) + line[place:]
 
 
 def is_link(block: Block) -> bool:
-    """Whether a line is mostly a link, or a short one that a link names; not prose with a link in it."""
+    """Whether a line is mostly a link, or a short one that a link names: a product beside its price, the next page
+    beside how many there are. Not prose with a link in it."""
     size = len(block.plain)
-    return 2 * block.link_chars >= size or (block.kind != "p" and size <= 200 and block.link_chars >= 12)
+    if 2 * block.link_chars >= size:
+        return True
+    if not block.link_chars or size > 200 or block.kind == "p":
+        return False
+    return block.link_chars >= 12 or block.kind == "pages" or has_price(block.plain, words(block.plain))
 
 
 def render(block: Block, linked: bool) -> str:

@@ -13,7 +13,10 @@ _END = {name: re.compile(rf"</{name}", re.IGNORECASE) for name in ("script", "st
 _ATTRIBUTES = (
     "content|value|lang|href|src|srcset|alt|title|label|placeholder|datetime|aria-label|data-[a-zA-Z0-9_-]{1,64}"
 )
-_ATTRIBUTE = re.compile(rf"""\b(?:{_ATTRIBUTES})\s?=\s?("[^"<]*"|'[^'<]*')""", re.IGNORECASE)
+# a value without quotes ends at white space or a bracket
+_ATTRIBUTE = re.compile(
+    rf"""\b(?:{_ATTRIBUTES})\s?=\s?(?:"([^"<]*)"|'([^'<]*)'|([^\s"'<>=`][^\s"'<>`]*+))""", re.IGNORECASE
+)
 # possessive, and without its closing quote too: a script made of backslashes and quotes takes no longer than another
 _JSON_VALUE = re.compile(r'"((?:[^"\\\n]++|\\.)*+)"?(?:\s?:\s?(-?[0-9][0-9.eE+-]*))?')
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -31,7 +34,7 @@ def page_text(raw: str) -> str:
     if not _TAG.search(raw):
         return raw
     markup, scripts = _split(raw)
-    attributes = [match[1][1:-1] for match in _ATTRIBUTE.finditer(markup)]
+    attributes = ["".join(match.groups("")) for match in _ATTRIBUTE.finditer(markup)]
     return "\n".join([_TAG.sub(" ", markup), *attributes, *scripts])
 
 

@@ -23,8 +23,8 @@ from potstill.reduction.lines import (
     put,
     usable_url,
 )
-from potstill.reduction.parts import COARSE, add_coarse, add_fact, add_void
-from potstill.reduction.regions import TAGS, WEIGHTS, region_of
+from potstill.reduction.parts import COARSE, add_coarse, add_fact, add_void, is_hidden
+from potstill.reduction.regions import AROUND_PATHS, PATHS, TAGS, WEIGHTS, region_of
 from potstill.reduction.words import names
 
 SKIPPED = names(
@@ -35,7 +35,9 @@ SKIPPED = names(
 VOID = names("img input meta link br hr wbr area select")
 # elements whose repeated siblings can be the cards of one list
 REPEATED = names("div li article section tr dl figure a tbody")
-HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
+# attributes that say something of the element's text
+TELLING = names("style href itemprop aria-label title")
+MAX_REFUSED = 6
 STRUCK_STYLE = re.compile(r"text-decoration[^;]*line-through", re.I)
 
 
@@ -85,15 +87,19 @@ def enter(reader: Reader, parent: Frame, node: Any, tag: str) -> Frame | None:
     if tag in VOID:
         add_void(reader, parent, node, tag, attributes)
         return None
-    region, weight = parent.region, parent.weight
+    region, weight, refused = parent.region, parent.weight, parent.refused
     found = region_of(tag, attributes) if attributes or tag in TAGS else ""
     if found and found != region and node.mem_id not in reader.kept:
         if found == "consent":
             return None
-        if WEIGHTS[found] <= weight:
+        # a pager or a breadcrumb is worth its place inside a menu's element too
+        if WEIGHTS[found] <= weight or (found in PATHS and region in AROUND_PATHS):
             region, weight = found, WEIGHTS[found]
-            if found in COARSE and add_coarse(reader, parent, node, found):
-                return None
+            # each try looks through the whole element: menus nested in menus would take quadratic time
+            if found in COARSE and refused < MAX_REFUSED:
+                if add_coarse(reader, parent, node, found):
+                    return None
+                refused += 1
     inline = tag in INLINE
     if not inline:
         if reader.plain:
@@ -103,6 +109,8 @@ def enter(reader: Reader, parent: Frame, node: Any, tag: str) -> Frame | None:
     elif tag == "a" or tag not in FORMATTING:
         reader.edge = True
     frame = Frame(tag, parent, region, weight, inline, node, len(reader.blocks), len(reader.plain))
+    if refused:
+        frame.refused = refused
     if tag in REPEATED:
         key = (parent, tag, "" if tag == "li" else first_class(attributes.get("class")))
         rank = reader.siblings.get(key, 0)
@@ -110,7 +118,7 @@ def enter(reader: Reader, parent: Frame, node: Any, tag: str) -> Frame | None:
         frame.card = (key, rank)
     if parent.struck or tag in STRUCK:
         frame.struck = True
-    if len(attributes) > 1 or (attributes and "class" not in attributes):
+    if not TELLING.isdisjoint(attributes):
         read_attributes(reader, frame, tag, attributes)
     if frame.struck and inline and not parent.struck:
         frame.marked = True
@@ -132,15 +140,6 @@ def read_attributes(reader: Reader, frame: Frame, tag: str, attributes: dict[str
     # a row of stars says its number nowhere else
     if label and len(label) < 60 and any(map(str.isdigit, label)):
         frame.label = label
-
-
-def is_hidden(attributes: dict[str, str | None], tag: str, revealed: frozenset[str]) -> bool:
-    """Whether the element's own markup hides it and nothing on the page can show it. aria-hidden text is on screen."""
-    hidden = "hidden" in attributes and attributes["hidden"] != "until-found"
-    style = attributes.get("style")
-    if not hidden and not (style and HIDDEN_STYLE.search(style)) and not (tag == "dialog" and "open" not in attributes):
-        return False
-    return attributes.get("role") != "tabpanel" and (attributes.get("id") or "") not in revealed
 
 
 def first_class(names: str | None) -> str:
@@ -174,8 +173,10 @@ def close(reader: Reader, frame: Frame) -> None:
             join_definition(reader, frame)
     elif tag == "tr":
         merge(reader, frame, " | ", ROW_CHARS, "row")
-    elif frame.region in ("crumb", "pages") and (frame.parent is None or frame.parent.region != frame.region):
-        merge(reader, frame, " > " if frame.region == "crumb" else " | ", ROW_CHARS, frame.region)
+    elif frame.region in PATHS:
+        # the outermost element of a path joins all of it
+        if frame.parent is None or frame.parent.region != frame.region:
+            merge(reader, frame, " > " if frame.region == "crumb" else " | ", ROW_CHARS, frame.region)
     elif made > 1 and tag not in ("table", "tbody", "dl", "form", "main"):
         merge(reader, frame, " | " if tag in ("ul", "ol") else " ", MERGED_CHARS, "text")
 

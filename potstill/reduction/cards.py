@@ -45,20 +45,20 @@ def find_cards(reader: Reader) -> Cards:
     lines: Counter[Any] = Counter()
     sizes: Counter[Frame] = Counter()
     linking: dict[Any, set[int]] = {}
-    chains = [
-        [frame for frame in enclosing(block.frame) if frame.card and reader.siblings[frame.card[0]] >= CARD_SIBLINGS]
-        for block in reader.blocks
-    ]
-    for block, chain in zip(reader.blocks, chains, strict=True):
+    # many blocks share a frame
+    chains: dict[Frame, list[tuple[Frame, Any, int]]] = {}
+    for block in reader.blocks:
+        chain = chains.get(block.frame)
+        if chain is None:
+            chain = chains[block.frame] = repeated(reader, block.frame)
         size = len(block.plain) if block.kind != "image" else 0
-        for frame in chain:
-            key = group(frame)
+        for frame, key, rank in chain:
             chars[key] += size
             lines[key] += 1
             sizes[frame] += size
             if block.link_chars or block.linked[0] == "[":
                 links[key] += block.link_chars
-                linking.setdefault(key, set()).add(frame.card[1] if frame.card else 0)
+                linking.setdefault(key, set()).add(rank)
     largest: dict[Any, int] = {}
     for frame, size in sizes.items():
         largest[group(frame)] = max(largest.get(group(frame), 0), size)
@@ -69,8 +69,17 @@ def find_cards(reader: Reader) -> Cards:
         and total < CARD_CHARS * reader.siblings[key]
         and largest[key] <= max(0.4 * total, 60)
     }
-    outermost = ([frame for frame in chain if group(frame) in lists] for chain in chains)
-    return [(chain[-1], chain[-1].card[1]) if chain and chain[-1].card else None for chain in outermost]
+    outermost = {
+        inner: next(((frame, rank) for frame, key, rank in reversed(chain) if key in lists), None)
+        for inner, chain in chains.items()
+    }
+    return [outermost[block.frame] for block in reader.blocks]
+
+
+def repeated(reader: Reader, frame: Frame) -> list[tuple[Frame, Any, int]]:
+    """Each of `frame` and what encloses it that is one of CARD_SIBLINGS alike or more, with its group and its rank
+    there; innermost first."""
+    return [(one, *one.card) for one in enclosing(frame) if one.card and reader.siblings[one.card[0]] >= CARD_SIBLINGS]
 
 
 def group(frame: Frame) -> Any:

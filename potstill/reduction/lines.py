@@ -44,12 +44,14 @@ class Frame:
     """An open element, and what its blocks inherit.
 
     `start` counts the blocks and `mark` the pieces of the line there were before it; `card` is its group of siblings
-    alike and its rank among them. One is made for every element: what few have is set on those few.
+    alike and its rank among them; `refused` counts the menus around it that could not be read at once. One is made
+    for every element: what few have is set on those few.
     """
 
     card: "tuple[Any, int] | None" = None
     href = prop = label = ""
     struck = marked = False
+    refused = 0
 
     def __init__(
         self,

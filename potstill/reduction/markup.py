@@ -7,6 +7,7 @@ again in every block; all of that is seen in one linear scan of the tags.
 """
 
 import re
+from collections import deque
 
 MAX_CHARS = 4_000_000
 MAX_TAGS = 60_000
@@ -27,6 +28,10 @@ TAG = re.compile(
 )
 ATTRIBUTE = re.compile(r"""[^\s/>=]++(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+""")
 DATA_URI = re.compile(r"data:[\w.+-]*+/?[\w.+-]*+(?:;[\w=.-]++)*+,[A-Za-z0-9+/=%_-]{256,}+")
+# a doctype, a comment or an element: where a page begins
+PAGE_START = re.compile(r"<(?:!doctype|!--|[a-z][a-z0-9-]*[\s/>])", re.I)
+# what is longer than this is no framing of a prompt but text of its page
+MAX_FRAMING_CHARS = 10_000
 CONTROL = bytes([*range(9), *range(14, 32), 127])
 
 
@@ -80,6 +85,47 @@ class Unreducible(ValueError):
         self.detail = detail
 
 
+def page_place(text: str) -> tuple[int, int] | None:
+    """Where a prompt has its page, as (start, end), or None when it has none; the rest is the prompt's framing.
+
+    The page goes from its first tag to its last one, and to the end of the text when that tag leaves something open:
+    a comment, a script, an element. Text of more than MAX_FRAMING_CHARS before or after it belongs to it too.
+    """
+    first = PAGE_START.search(text)
+    if first is None:
+        return None
+    start, size = first.start(), len(text)
+    end = text.rfind(">") + 1
+    if end <= start:
+        # "2 <b and c" has no tag; a comment needs no end to hide all that follows
+        return (start, size) if text.startswith("<!--", start) else None
+    if text[end:].strip():
+        end = last_tag_end(text, start, end)
+    if size - end > MAX_FRAMING_CHARS:
+        end = size
+    return (start if start <= MAX_FRAMING_CHARS else 0), end
+
+
+def last_tag_end(text: str, start: int, end: int) -> int:
+    """Where the last tag after `start` ends, or the text itself where what that tag opens is not closed; `end` is where
+    the last bracket is."""
+    last = next(iter(deque(TAG.finditer(text, start), maxlen=1)), None)
+    if last is None:
+        return end
+    if last[1] and last[0][-1] != ">":
+        # a page cut off within a tag, or the "<b" of some words after it
+        return end if last.start() < end or text[end : last.start()].strip() else len(text)
+    if last[1]:
+        return last.end() if last[1][0] == "/" or end_name(last[1]) in VOID or last[0][-2] == "/" else len(text)
+    # a comment's match ends before its -->, a script's before its end tag
+    return text.find(">", last.end()) + 1 or len(text)
+
+
+def end_name(tag: str) -> str:
+    """The end tag of a tag, each without its brackets: "/div" for `div class="x"` and `/DIV`."""
+    return "/" + tag.split(None, 1)[0].strip("/").lower()
+
+
 def checked(html: str) -> bytes:
     """`html` as UTF-8 without long data URIs and control characters; raises Unreducible for what is no text or would
     cost too much to parse. One linear scan: 10 MB take well under a second."""
@@ -124,7 +170,7 @@ def check_nesting(tags: list[str]) -> None:
     """
     stack = ["#document"]
     formatting: list[str] = []
-    ends: dict[str, str] = {}
+    known_tags: dict[str, tuple[str, bool, bool]] = {}
     reopened = steps = roots = paragraphs = 0
     for tag in tags:
         if tag == stack[-1]:
@@ -134,28 +180,34 @@ def check_nesting(tags: list[str]) -> None:
             elif tag == "/p":
                 paragraphs -= 1
             continue
-        end = ends.get(tag)
-        if end is None:
-            end = ends[tag] = "/" + tag.split(None, 1)[0].strip("/").lower()
-        if end in VOID:
+        name = tag.partition(" ")[0]
+        known = known_tags.get(name)
+        if known is None:
+            end = end_name(name)
+            known = known_tags[name] = (end, end in VOID, tag[0] == "/" or end in ODD)
+        end, void, odd = known
+        if void:
             continue
         if formatting:
             reopened += len(formatting)
-        if tag[0] == "/" or end in ODD or (paragraphs and end in ENDS_P):
+        if odd or (paragraphs and end in ENDS_P):
             if tag[0] == "/":
                 steps += end_distant(stack, end)
                 if end in FORMATTING:
                     close_formatting(formatting, end)
+                paragraphs = stack.count("/p")
+            elif end in FORMATTING:
+                steps += NEARBY
+                # a link ends the one before it
+                if end == "/a":
+                    close_formatting(formatting, end)
+                formatting.append(end)
+                stack.append(end)
             else:
                 steps += end_implied(stack, end)
-                if end in FORMATTING:
-                    # a link ends the one before it
-                    if end == "/a":
-                        close_formatting(formatting, end)
-                    formatting.append(end)
                 roots += end in ("/body", "/html")
                 stack.append(end)
-            paragraphs = stack.count("/p")
+                paragraphs = stack.count("/p")
             if steps > 4 * MAX_REOPENED:
                 break
         else:

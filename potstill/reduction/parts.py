@@ -12,8 +12,14 @@ from potstill.reduction.words import names
 
 # regions worth so little that their boxes need not be told apart, unless they hold one of these
 COARSE = ("nav", "footer", "social", "modal")
-STRUCTURE = "h1,[itemprop],[class*=pagin],[class*=bread],script,style,noscript,template,title,del,s"
-HIDDEN = "[hidden],[style*=none],[style*=hidden]"
+STRUCTURE = (
+    "h1,[itemprop],[class*=pagin],[class*=pager],[class*=page-number],[class*=bread],[class*=cookie],[id*=cookie],"
+    "[class*=consent],[id*=consent],script,style,noscript,template,title,del,s,iframe,object,video,audio,canvas,"
+    "textarea,datalist,text,desc"
+)
+# what may be hidden by its own markup; is_hidden says whether it is
+HIDDEN = "[hidden],[style*=none i],[style*=hidden i],dialog"
+HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
 SOURCES = ("src", "data-src", "data-lazy-src", "data-original", "data-lazy", "data-image", "data-zoom-image")
 # machine-readable properties that answer no question about the page's subject
 EMPTY_PROPS = names(
@@ -25,6 +31,15 @@ FIELDS = ("text", "email", "tel", "password", "search", "url")
 MAX_OPTIONS, MAX_LABEL = 24, 40
 
 
+def is_hidden(attributes: dict[str, str | None], tag: str, revealed: frozenset[str]) -> bool:
+    """Whether the element's own markup hides it and nothing on the page can show it. aria-hidden text is on screen."""
+    hidden = "hidden" in attributes and attributes["hidden"] != "until-found"
+    style = attributes.get("style")
+    if not hidden and not (style and HIDDEN_STYLE.search(style)) and not (tag == "dialog" and "open" not in attributes):
+        return False
+    return attributes.get("role") != "tabpanel" and (attributes.get("id") or "") not in revealed
+
+
 def add_coarse(reader: Reader, parent: Frame, node: Any, region: str) -> bool:
     """Reads a menu, a footer or the like at once: as a list of its links when it is little else, or as lines of text.
 
@@ -32,12 +47,12 @@ def add_coarse(reader: Reader, parent: Frame, node: Any, region: str) -> bool:
     """
     if node.css_first(STRUCTURE) is not None:
         return False
+    if any(is_hidden(found.attributes, found.tag or "", reader.revealed) for found in node.css(HIDDEN)):
+        return False
     links = node.css("a[href]")
     texts = [clean_text(link.text()) for link in links]
     lines = node.text(separator="\n", strip=True, skip_empty=True)
     listed = len(links) >= 8 and sum(map(len, texts)) > 0.7 * len(lines)
-    if not listed and node.css_first(HIDDEN) is not None:
-        return False
     flush(reader, parent)
     frame = Frame("li", parent, region, WEIGHTS[region], False, node, len(reader.blocks), 0)
     if listed:
@@ -100,7 +115,10 @@ def add_options(reader: Reader, parent: Frame, node: Any) -> None:
         reader.plain.clear()
         reader.linked.clear()
     flush(reader, parent)
-    texts = [text for text in (clean_text(option.text()[:200])[:80] for option in node.css("option")) if text]
+    options = node.css("option")
+    if node.css_first(HIDDEN) is not None:
+        options = [option for option in options if not is_hidden(option.attributes, "option", reader.revealed)]
+    texts = [text for text in (clean_text(option.text()[:200])[:80] for option in options) if text]
     line = " | ".join(texts[:MAX_OPTIONS])
     if len(texts) > MAX_OPTIONS:
         line += f" | ... ({len(texts)})"

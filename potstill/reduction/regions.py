@@ -31,18 +31,25 @@ WEIGHTS = {
     "social": 0.08,
     "footer": 0.08,
 }
+# what says where a page is, and the regions it may stand in without being worth less
+PATHS, AROUND_PATHS = ("crumb", "pages"), ("nav", "header", "footer")
+# attributes that name a region beside class and id
+NAMING = frozenset(("role", "aria-label", "itemtype"))
 # a heading in one of these that repeats the page's main heading makes it main content
 LIFTED = ("aside", "header")
 
 CONSENT = re.compile(
-    r"(?:cookie|gdpr|ccpa|consent)s?[-_]?(?:banner|bar|notice|consent|law|pop|modal|message|overlay|wall|warning|"
-    r"disclaimer|prefer|settings|dialog|layer|manager|hint|tool|accept)|onetrust|cookiebot|truste|didomi|usercentrics|"
+    r"(?:cookie|gdpr|ccpa|consent)s?[-_]?(?:banner|bar(?!s)|notice|consent|law|pop|modal|message|overlay|wall|warning|"
+    r"disclaimer|prefer|settings|dialog|layer|manager|hint|tool|accept)|"
+    r"(?<![a-z])(?:notice|banner|popup|pop-up|modal|message|overlay|alert|warning|accept)[-_](?:cookies?|gdpr|consent)"
+    r"(?![a-z])|"
+    r"onetrust|cookiebot|truste|didomi|usercentrics|"
     r"qc-cmp|cmplz|iubenda|osano|termly|fc-consent|^cky-|^cmp-?(?:banner|container|wrapper|box)"
 )
 # Each is matched from the start of one class name or id, after a site-wide prefix: `footer` and `site-footer_2` are
-# footers, `details-footer` is the end of some box.
+# footers, `details-footer` is the end of some box; `page-numbers` is a name of its own.
 PREFIX = re.compile(
-    r"(?:(?:site|page|main|global|app|the|shop|store|section|shopify-section|block|js|l|c|o|m|u)[-_]+)*"
+    r"(?:(?:site|page(?!-?numbers)|main|global|app|the|shop|store|section|shopify-section|block|js|l|c|o|m|u)[-_]+)*"
 )
 REGION = re.compile(
     r"(?P<crumb>.*bread-?_?crumb)|"
@@ -82,7 +89,7 @@ def region_of(tag: str, attributes: dict[str, str | None]) -> str:
         remember(_named, names, named)
     if named in ("consent", "crumb", "pages"):
         return named
-    if len(attributes) > 1:
+    if not NAMING.isdisjoint(attributes):
         if "bread" in (attributes.get("aria-label") or "").lower() or "BreadcrumbList" in (
             attributes.get("itemtype") or ""
         ):

@@ -66,11 +66,19 @@ SECTION_HEADING = re.compile(
     re.I,
 )
 # a word that every NOISE has, in lower case
-NOISE_WORDS = ("cookies", "©", "copyright", "javascript", "rights", "rechte", "droits")
+NOISE_WORDS = ("cookie", "©", "copyright", "javascript", "rights", "rechte", "droits", "derechos", "diritti")
+# recipes speak of cookies too: a notice has a verb such as "use" in the same sentence. Italian has no plural for them
 NOISE = re.compile(
-    r"\bcookies\b.{0,60}(?:consent|accept|agree|policy|experience|akzept|zustimm)|"
-    r"(?:we|site|using|verwenden|nutzen|utilis\w+|utiliz\w+|usiamo|gebruik\w*)\b.{0,60}\bcookies\b|"
-    r"all rights reserved|alle rechte|tous droits|copyright|©|javascript (?:is|seems|must|to be)|enable javascript",
+    r"\bcookies\b.{0,60}(?:consent|accept|agree|policy|experience|akzept|zustimm|einverstanden|einwillig|acept|accett|"
+    r"aceit|polít|politique|navigation|akkoord|toestemming)|"
+    r"\b(?:we|sites?|website|shop|store|partners)\b[^.!?]{0,40}\buses?\b[^.!?]{0,60}\bcookies\b|"
+    r"\b(?:using|use of) (?:this|our|the) (?:web)?(?:site|shop|store|page)\b.{0,60}\bcookies\b|\buse of cookies\b|"
+    r"\b(?:verwende\w*|nutz(?:t|en)|benutz(?:t|en)|setz(?:t|en) wir|utilis\w+|utiliz\w+|usiamo|usamos|"
+    r"emple(?:a|amos)|dépos\w+|recours|gebruik\w*|plaats(?:t|en))\b[^.!?]{0,60}\bcookies\b|"
+    r"\b(?:utilizz\w+|usiamo|sito usa|l'uso|accett\w+)\b[^.!?]{0,30}\bcookie\b|"
+    r"\bcookie[- ]?(?:richtlinie|policy|hinweis|einstellungen|beleid|instellingen|verklaring)|"
+    r"all rights reserved|alle rechte|tous droits|todos los derechos|tutti i diritti|copyright|©|"
+    r"javascript (?:is|seems|must|to be)|enable javascript",
     re.I,
 )
 BUY = re.compile(
@@ -98,12 +106,18 @@ def is_noise(text: str) -> bool:
     """Whether the text is a cookie notice, a copyright line or the like; the words are looked for first, as that
     is cheap."""
     low = text.lower()
-    return any(word in low for word in NOISE_WORDS) and NOISE.search(text) is not None
+    for word in NOISE_WORDS:
+        if word in low:
+            return NOISE.search(text) is not None
+    return False
 
 
 def has_price(text: str, said: list[str]) -> bool:
     """Whether a short text has a number and a currency, or a very short one a number with two decimals; `said` has its
     words in lower case."""
+    # most lines have no digit at all
+    if text.isascii() and not DIGIT.search(text):
+        return False
     if not any(word[0].isdigit() or word[-1].isdigit() for word in said):
         return False
     if len(text) <= 40 and DECIMALS.search(text):

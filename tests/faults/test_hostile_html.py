@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from costs import cpu_s
-from potstill.html import Unreducible, reduce_html
+from potstill.html import Unreducible, page_place, reduce_html
 from projects import REPO
 
 MIB = 1 << 20
@@ -253,3 +253,17 @@ def test_time_grows_with_the_page_and_not_with_its_square(piece):
     prefix = "<select>" if piece == "<option>x" else "<h1>x</h1>"
     small, large = prefix + piece * count, prefix + piece * 8 * count
     assert cpu_s(lambda: reduce_it(large)) < 30 * cpu_s(lambda: reduce_it(small))
+
+
+@pytest.mark.parametrize(
+    "boxes", ["<div class=social><footer>", "<nav><div id=pagination>", "<nav><p aria-label=bread>"]
+)
+def test_menus_in_menus_are_not_searched_over_and_over(boxes):
+    flat, nested = (boxes * count + "<p>x</p>" * 10_000 + "<a hidden>x</a>" for count in (3, 240))
+    assert cpu_s(lambda: reduce_it(nested)) < 3 * cpu_s(lambda: reduce_it(flat))
+
+
+@pytest.mark.parametrize("piece", ["<!-- ", "<a ", "<a b='", "<script> ", "<p>x ", "> ", "</p> x", "<a-"])
+def test_the_page_of_a_prompt_is_found_in_linear_time(piece):
+    small, large = (f"<p>{piece * count} tail" for count in (30_000, 240_000))
+    assert cpu_s(lambda: page_place(large)) < 30 * max(cpu_s(lambda: page_place(small)), 1e-4)
