@@ -229,7 +229,7 @@ def test(c, options=""):  # noqa: PT028
     module(c, "ruff", ["check"])
     module(c, "ruff", ["format", "--check"])
     module(c, "mypy", [])
-    module(c, "pytest", ["-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup", *shlex.split(options)])
+    module(c, "pytest", ["-n", "auto", "--maxprocesses", "4", *shlex.split(options)])
 
 
 group = functools.partial(Collection, auto_dash_names=False)

@@ -13,7 +13,10 @@ from projects import CHAIN, REPO, Distilled, make_project, run_script, thin
 # the same examples in every run, however busy the machine is
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("steady")
-COSTLY = ["distilled"]
+# the files whose tests read the one distilled run
+COSTLY = tuple(
+    path.relative_to(REPO).as_posix() for path in REPO.glob("tests/**/test_*.py") if "distilled" in path.read_text()
+)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # several processes whose torch threads wait for each other take ten times as long
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,14 +25,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def is_costly(nodeid: str) -> bool:
+    return nodeid.startswith(COSTLY)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With -n, the tests of one costly fixture run in one process, so that it is made once; they start first."""
-    for item in items:
-        names = getattr(item, "fixturenames", [])
-        if costly := next((name for name in COSTLY if name in names), None):
-            item.add_marker(pytest.mark.xdist_group(costly))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=lambda item: not is_costly(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With -n, all that reads the distilled run is one process's work, begun first; any other test is anybody's."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        # xdist's own groups (3.8.0) write names that pytest 9.2 no longer reads
+        def _split_scope(self, nodeid: str) -> str:
+            return "distilled" if is_costly(nodeid) else nodeid
+
+    return Grouped(config, log)
 
 
 @pytest.fixture
