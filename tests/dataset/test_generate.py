@@ -212,7 +212,7 @@ def test_every_bad_answer_is_rejected_with_its_reason_and_is_not_asked_again(fol
 
 
 def test_an_answer_that_the_plan_has_no_room_for_is_rejected(folder, service):
-    wrong = '{"why":"injury","action":"rest","id":7777,"day":null,"type":"rest","min":0,"level":"none"}'
+    wrong = '{"why":"injury","at":"Mon","id":7777,"action":"rest","day":null,"type":"rest","min":0,"level":"none"}'
     [prompt] = [row.prompt_text for row in drafts(10) if row.task == "plan_modification"][:1]
     service.misbehave = lambda number, asked: ("content", wrong) if asked == prompt else None
     generate.main(options(service, 10))
