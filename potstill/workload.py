@@ -106,6 +106,8 @@ class WorkloadConfig(Config):
     demo_message: str
     # what train.prepare takes without -c, as ./fab demo does: a file under configs/train/
     train_config: str = "nano"
+    # the same of package.export and package.parity: a file under configs/package/
+    package_config: str = "default"
     tasks: Annotated[dict[str, Task], Field(min_length=1)]
     split: Split
     # each absent block leaves its step of dataset.clean or dataset.augment out

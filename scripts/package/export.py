@@ -12,7 +12,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from potstill import cli, gguf, manifest, modelfile, models, package, progress, project, prompt, runs, snapshots
+from potstill import (
+    cli,
+    gguf,
+    manifest,
+    modelfile,
+    models,
+    package,
+    progress,
+    project,
+    prompt,
+    runs,
+    snapshots,
+    workload,
+)
 from potstill.files import sha256_text, stage_lock, write_json, write_text
 from potstill.package import GGUF_TYPES, PackageConfig
 from potstill.records import Example
@@ -47,10 +60,11 @@ RUNTIMES = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parser(__doc__, run=True, config="default", dry_run=True).parse_args(argv)
+    arguments = cli.parser(__doc__, run=True, config="", dry_run=True).parse_args(argv)
     run = project.find_run(cli.workload_name(arguments), arguments.run)
     record = runs.require_trained(run)
-    settings = package.load_config(arguments.config, arguments.override)
+    config = arguments.config or workload.load(record.workload).settings.package_config
+    settings = package.load_config(config, arguments.override)
     target = package.folder(run)
     if arguments.dry_run:
         for kind in settings.artifacts:

@@ -87,16 +87,17 @@ class Parity(Record):
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parser(__doc__, run=True, config="default").parse_args(argv)
+    arguments = cli.parser(__doc__, run=True, config="").parse_args(argv)
     run = project.find_run(cli.workload_name(arguments), arguments.run)
     record = runs.require_trained(run)
-    settings = package.load_config(arguments.config, arguments.override)
+    config = arguments.config or workload.load(record.workload).settings.package_config
+    settings = package.load_config(config, arguments.override)
     folder, out = package.folder(run), project.reports(run)
     if problems := manifest.verify(folder):
         raise Stop(f"{folder}/{problems[0]}. Run fab package.export -r {run}.", DATA)
     kinds = [kind for kind in settings.artifacts if kind in GGUF_TYPES and (folder / kind).is_dir()]
     if not kinds:
-        raise Stop(f"{folder} has no GGUF artifact of configs/package/{arguments.config}.yaml. Export again.", DATA)
+        raise Stop(f"{folder} has no GGUF artifact of configs/package/{config}.yaml. Export again.", DATA)
     examples, merged = rows(record, out)
     with stage_lock(out, "parity"):
         results = {kind: measure(record, settings, kind, examples, merged, out) for kind in kinds}
