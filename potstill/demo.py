@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from invoke import Exit
+
 from potstill import runners
 
 
@@ -31,11 +33,21 @@ def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, An
 
 
 def follow(chain: list[tuple[str, dict[str, Any]]], script: Callable[..., None]) -> None:
-    """Runs the steps one after the other, and prints how long each took."""
-    lines, started = [], time.monotonic()
+    """Runs the steps one after the other, and prints how long each took.
+
+    A gate that says no (exit code 100) is no failure: the other steps follow, and the chain ends with its code.
+    """
+    lines, started, refused = [], time.monotonic(), None
     for step, options in chain:
         began = time.monotonic()
         print(f"\n== {step} {' '.join(runners.flags(**options))}", flush=True)
-        script(step, **options)
+        try:
+            script(step, **options)
+        except Exit as stop:
+            if stop.code != 100:
+                raise
+            refused = stop
         lines.append(f"{time.monotonic() - began:7.1f} s  {step} {options.get('backend', '')}")
     print("\n== time per stage", *lines, f"{time.monotonic() - started:7.1f} s  in all", sep="\n")
+    if refused is not None:
+        raise refused

@@ -18,7 +18,7 @@ from fabric.testing.base import Command, MockRemote, Session
 from invoke import Exit, MockContext, Result
 
 import fabfile
-from potstill import workload
+from potstill import demo, workload
 
 REPO = Path(__file__).resolve().parents[1]
 FAB = REPO / ".venv/bin/fab"
@@ -120,6 +120,14 @@ def test_a_failing_step_ends_the_chain_with_its_code() -> None:
         fabfile.demo(c)
     assert (stopped.value.code, stopped.value.message) == (65, None)
     assert c.run.call_count == 2
+
+
+def test_a_gate_that_says_no_does_not_end_the_chain_but_gives_its_code() -> None:
+    c = MockContext(run=Result(exited=100), repeat=True)
+    with pytest.raises(Exit) as stopped:
+        fabfile.demo(c)
+    assert stopped.value.code == 100
+    assert c.run.call_count == len(demo.steps("batfit", "run", ""))
 
 
 def tasks() -> Iterator[str]:
