@@ -73,10 +73,10 @@ def read(run: str, name: str) -> Answers:
     record, folder = runs.read(run), project.reports(run)
     if name.split(".")[0] in snapshots.SPLITS:
         raise Stop(f"{run}:{name} answers another split. Compared are answers to the test rows.")
-    if not (folder / file_of(name)).is_file():
+    if not (folder / grading.file_of(name)).is_file():
         how = "package.parity" if name not in BACKENDS else f"eval.generate --backend {name}"
         mend = f"Run fab {how} -r {run}, then fab eval.judge -r {run}."
-        raise Stop(f"{folder / file_of(name)} is not there. {mend}", DATA)
+        raise Stop(f"{folder / grading.file_of(name)} is not there. {mend}", DATA)
     examples = {example.id: example for example in snapshots.read(record.snapshots["test"])}
     found = grading.read_judged(folder, name, examples, grading.judge_runs(folder), record.snapshots["test"].sha256)
     return Answers(record, name, *found)
@@ -126,10 +126,6 @@ def compare(a: Answers, b: Answers, group: str, draws: int = DRAWS, seed: int = 
 def title(side: Answers) -> str:
     """As the command line names it."""
     return side.record.run if side.name == grading.TUNED else f"{side.record.run}:{side.name}"
-
-
-def file_of(name: str) -> str:
-    return "predictions.jsonl" if name == grading.TUNED else f"predictions.{name}.jsonl"
 
 
 def refuse_unlike(a: Answers, b: Answers) -> None:

@@ -68,6 +68,11 @@ class JudgeRun(Record):
     judged: dict[str, Judged]
 
 
+def file_of(name: str) -> str:
+    """The answers `name` in the folder of a run's reports."""
+    return "predictions.jsonl" if name == TUNED else f"predictions.{name}.jsonl"
+
+
 def read_predictions(path: Path, examples: list[Example], partial: bool = False) -> list[Prediction]:
     """The predictions in the snapshot's order. Raises Stop 65, naming the first id that does not match.
 

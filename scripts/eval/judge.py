@@ -73,10 +73,6 @@ def read_template() -> str:
     return fences.check_template(PROMPT.read_text(encoding="utf-8"), str(PROMPT))
 
 
-def file_of(name: str) -> str:
-    return "predictions.jsonl" if name == TUNED else f"predictions.{name}.jsonl"
-
-
 def split_of(name: str) -> str:
     """`val` and `val.base` are answers to the split val."""
     first = name.split(".")[0]
@@ -96,7 +92,7 @@ def present(folder: Path) -> list[str]:
 def read_sheet(
     record: RunRecord, folder: Path, name: str, levels: tuple[dict[str, float], slots.OwnLevels], partial: bool
 ) -> Sheet:
-    path = folder / file_of(name)
+    path = folder / grading.file_of(name)
     examples = list(snapshots.read(record.snapshots[split_of(name)]))
     by_id = {example.id: example for example in examples}
     predictions = grading.read_predictions(path, examples, partial)
