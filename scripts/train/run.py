@@ -90,12 +90,15 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # overwrites memory before it is used: 7% of a step on a CPU
     torch.utils.deterministic.fill_uninitialized_memory = False
+    # Unsloth computes activations twice unless it is told not to
+    checkpointing: Any = "unsloth" if settings.sft.gradient_checkpointing else False
     model, _ = FastLanguageModel.from_pretrained(
         record.base.path,
         max_seq_length=settings.sft.max_length,
         dtype=getattr(torch, settings.dtype),
         load_in_4bit=False,
         full_finetuning=settings.mode == "full",
+        use_gradient_checkpointing=checkpointing,
     )
     if model.device.type == "cpu" and settings.sft.max_length <= PLAIN_ATTENTION_UP_TO:
         model.set_attn_implementation("eager")
@@ -103,7 +106,7 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
         model = FastLanguageModel.get_peft_model(
             model,
             **settings.lora.model_dump(),
-            use_gradient_checkpointing="unsloth" if settings.sft.gradient_checkpointing else False,
+            use_gradient_checkpointing=checkpointing,
             random_state=settings.sft.seed,
         )
     # the tokenizer as every other stage reads it; Unsloth may change padding and template of its own
