@@ -67,34 +67,50 @@ def load_merged(run: str, dtype: Any) -> tuple[Any, Any]:
 def generate(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, batch_size: int = 32
 ) -> Iterator[Generated]:
-    """Greedy answers to prompts given as token ids; they come in order of prompt length, so mind `index`."""
-    import torch
+    """Greedy answers to prompts given as token ids; they come in order of prompt length, so mind `index`.
+
+    `batch_size` is of each of the threads that answer at once on a CPU.
+    """
+    from potstill import decoding
 
     stops = stop_ids(model, tokenizer)
+    own = decoding.supports(model)
+    answer = decoding.answer if own else _transformers
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        width = -(-max(len(prompts[i]) for i in batch) // PAD_TO) * PAD_TO
-        ids = torch.full((len(batch), width), tokenizer.pad_token_id)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        for row, i in enumerate(batch):  # left padding: every answer starts at the same position
-            ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-            mask[row, width - len(prompts[i]) :] = 1
+    at_once = batch_size * (decoding.workers() if own else 1)
+    for start in range(0, len(order), at_once):
+        batch = order[start : start + at_once]
         started = time.perf_counter()
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                top_k=None,
-                top_p=None,
-                eos_token_id=sorted(stops),
-                pad_token_id=tokenizer.pad_token_id,
-            )
+        answers = answer(model, [prompts[i] for i in batch], max_new_tokens, stops)
         latency_ms = (time.perf_counter() - started) * 1000
-        for row, i in enumerate(batch):
-            yield _cut(i, output[row, width:].tolist(), stops, latency_ms)
+        for i, ids in zip(batch, answers, strict=True):
+            yield _cut(i, ids, stops, latency_ms)
+
+
+def _transformers(model: Any, prompts: list[list[int]], max_new_tokens: int, stops: set[int]) -> list[list[int]]:
+    """One batch by transformers' own generate."""
+    import torch
+
+    width = -(-max(map(len, prompts)) // PAD_TO) * PAD_TO
+    pad = model.config.pad_token_id or 0
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):  # left padding: every answer starts at the same position
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            top_k=None,
+            top_p=None,
+            eos_token_id=sorted(stops),
+            pad_token_id=pad,
+        )
+    answers: list[list[int]] = output[:, width:].tolist()
+    return answers
 
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:

@@ -17,7 +17,8 @@ from potstill.stop import DATA, USAGE, Stop
 from potstill.workload import Workload
 
 BACKENDS = ("merged", "base", "null")
-BATCH = 32
+# prompts of one entry of the ledger, all threads together
+BATCH = 64
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -105,7 +106,7 @@ def generate_batch(
 ) -> list[tuple[str, dict[str, Any]]]:
     limit = max(job.settings.tasks[e.task].max_new_tokens for e in batch)
     rows = []
-    for generated in models.generate(model, tokenizer, [rendered[e.id] for e in batch], limit, batch_size=BATCH):
+    for generated in models.generate(model, tokenizer, [rendered[e.id] for e in batch], limit):
         example = batch[generated.index]
         prediction = answers.predict_row(
             job,
