@@ -219,7 +219,8 @@ def demo(c, workload=None):
         workload = workload or project.load_project().workload
         settings = workloads.load(workload).settings
     name = project.new_run_name(workload, settings.train_config)
-    chain.follow(chain.steps(workload, name, settings.demo_message), functools.partial(script, c))
+    steps = chain.steps(workload, name, settings.demo_message, settings.demo_task)
+    chain.follow(steps, functools.partial(script, c))
     print(f"\nread reports/{name}/report.md; the package is models/{name}/package/")
 
 

@@ -9,8 +9,8 @@ from invoke import Exit
 from potstill import runners
 
 
-def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, Any]]]:
-    """The scripts in order, each with its options. `message` is what the packaged model is asked in the end."""
+def steps(workload: str, run: str, message: str, task: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """The scripts in order, each with its options. `message`, of `task`, is what the packaged model is asked at last."""
     job = {"workload": workload}
     of_run = {**job, "run": run}
     return [
@@ -28,7 +28,7 @@ def steps(workload: str, run: str, message: str) -> list[tuple[str, dict[str, An
         ("eval.report", of_run),
         ("package.verify", of_run),
         ("ops.project_tokens", job),
-        ("eval.chat", of_run | {"artifact": "gguf-q8_0", "message": message}),
+        ("eval.chat", of_run | {"artifact": "gguf-q8_0", "task": task, "message": message}),
     ]
 
 

@@ -104,6 +104,8 @@ class WorkloadConfig(Config):
     system_prompt: str
     # what ./fab demo asks the packaged model
     demo_message: str
+    # the task of that message; the first one when it is not named
+    demo_task: str | None = None
     # what train.prepare takes without -c, as ./fab demo does: a file under configs/train/
     train_config: str = "nano"
     # the same of package.export and package.parity: a file under configs/package/
@@ -130,6 +132,8 @@ class Workload:
                 f"configs/workloads/{name}.yaml has the tasks {sorted(settings.tasks)}, "
                 f"potstill/workloads/{name}.py has schemas for {sorted(self.schemas)}: want the same"
             )
+        if settings.demo_task not in (None, *settings.tasks):
+            raise Stop(f"configs/workloads/{name}.yaml: demo_task {settings.demo_task!r} is none of its tasks")
         known = [*slots.LEVELS, *self.levels]
         for task, path, level in ((t, p, s.level) for t, own in settings.tasks.items() for p, s in own.slots.items()):
             if level not in known:

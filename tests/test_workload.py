@@ -57,3 +57,13 @@ def test_a_workloads_system_text_can_be_another_files(project_folder, monkeypatc
         _ = workload.load("cricket").system_prompt
     assert caught.value.code == DATA
     workload.load.cache_clear()
+
+
+def test_a_demo_task_that_is_none_of_the_tasks_is_refused(project_folder):
+    path = project_folder / "configs/workloads/blazed_deals.yaml"
+    assert workload.load("blazed_deals").settings.demo_task == "productpage"
+    workload.load.cache_clear()
+    path.write_text(path.read_text(encoding="utf-8").replace("demo_task: productpage", "demo_task: page"))
+    with pytest.raises(Stop, match="demo_task 'page' is none of its tasks"):
+        workload.load("blazed_deals")
+    workload.load.cache_clear()
