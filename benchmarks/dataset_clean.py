@@ -1,17 +1,21 @@
 """Times the whole `dataset.clean` beside a BeautifulSoup + presidio + datasketch pipeline that does the same work.
 
-Run: .venv/bin/python -m benchmarks.dataset_clean [--rows 100000] [--peer-rows 200] [--ray]
+Run: .venv/bin/python -m benchmarks.dataset_clean [--rows 100000] [--peer-rows 1000] [--ray]
 Pages of about 10 KB come from a seeded generator. Prints rows/s, the peak memory of all processes, the exponent of time
 over rows, and whether a Ray cluster of two workers writes the same bytes; writes reports/benchmark_dataset_clean.json.
-Exits 100 when a limit of the project's own is missed. The peer needs beautifulsoup4, and is left out without it.
+Exits 100 when a limit of the project's own is missed. The peer (benchmarks/clean_peer.py) runs in turns with
+dataset.clean on the same rows and cores; it needs beautifulsoup4 and lxml, and is left out without them.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
 import random
 import re
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +32,10 @@ from potstill.records import Exemplar
 
 REPO = Path(__file__).resolve().parent.parent
 SIZES = (0.1, 0.3, 1.0)  # of --rows: the exponent is a slope over these
-LIMITS = {"peer_ratio": 10.0, "peak_gib": 2.0, "exponent": 1.1}
+ROUNDS, FEW_ROWS = 3, 100  # with the peer
+CLEAN = ["scripts.dataset.clean", "-w", "bench"]
+PEER = ["benchmarks.clean_peer"]
+LIMITS = {"peer_wall_ratio": 10.0, "peer_cpu_ratio": 10.0, "peak_gib": 2.0, "exponent": 1.1}
 MODULE = """
 from pydantic import BaseModel, ConfigDict
 
@@ -66,7 +73,7 @@ WORDS = sorted(set(re.findall("[a-z]{3,}", (REPO / "models/nano/words.yaml").rea
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--peer-rows", type=int, default=200)
+    parser.add_argument("--peer-rows", type=int, default=1000, help="more than 100")
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two workers, a tenth of the rows")
     arguments = parser.parse_args()
     found: dict[str, Any] = {"rows": arguments.rows}
@@ -80,19 +87,12 @@ def main() -> int:
         if arguments.ray:
             found["ray_same_bytes"] = on_ray(small) == runs[0]["sums"]
             print(f"Ray with 2 workers writes the same bytes: {found['ray_same_bytes']}")
+        found |= compare([make_project(Path(folder) / f"peer/{n}", n) for n in (FEW_ROWS, arguments.peer_rows)])
     found["exponent"] = exponent(runs)
     found["peak_gib"] = max(run["peak_gib"] for run in runs)
     found["rows_per_s"] = runs[-1]["rows_per_s"]
     print(f"time grows with rows ^ {found['exponent']:.3f}")
-    peer_s = peer(arguments.peer_rows)
-    if peer_s is not None:
-        # as if the peer's rows were spread over the cores at no cost
-        peer_rate = len(os.sched_getaffinity(0)) / peer_s
-        found |= {"peer_rows_per_s": peer_rate, "peer_ratio": found["rows_per_s"] / peer_rate}
-        print(
-            f"peer: {peer_rate:.1f} rows/s on as many cores; dataset.clean is {found['peer_ratio']:.1f} times as fast"
-        )
-    missed = [key for key, limit in LIMITS.items() if key in found and (found[key] < limit) == (key == "peer_ratio")]
+    missed = [key for key, limit in LIMITS.items() if key in found and (found[key] < limit) == key.startswith("peer")]
     missed += ["ray_same_bytes"] if found.get("ray_same_bytes") is False else []
     write_json(Path("reports/benchmark_dataset_clean.json"), {"limits": LIMITS, "found": found, "missed": missed})
     print("wrote reports/benchmark_dataset_clean.json;", f"missed: {', '.join(missed)}" if missed else "limits are met")
@@ -157,16 +157,16 @@ def make_project(folder: Path, count: int) -> Path:
     return folder
 
 
-def clean(folder: Path) -> "subprocess.Popen[bytes]":
+def start(folder: Path, module: list[str]) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-m", "scripts.dataset.clean", "-w", "bench"]
+    command = [sys.executable, "-m", *module]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
 
 
 def measure(folder: Path) -> dict[str, Any]:
     peak = [0]
     started = time.monotonic()
-    process = clean(folder)
+    process = start(folder, CLEAN)
     watcher = threading.Thread(target=watch, args=(process, peak))
     watcher.start()
     if process.wait():
@@ -191,7 +191,7 @@ def on_ray(folder: Path) -> list[str]:
     project = folder / "configs/project.yaml"
     text = project.read_text(encoding="utf-8").replace("engine: local", "engine: ray")
     project.write_text(text.replace("workers: 0", "workers: 2"), encoding="utf-8")
-    if clean(folder).wait():
+    if start(folder, CLEAN).wait():
         sys.exit("dataset.clean failed on Ray")
     return sums(folder)
 
@@ -203,44 +203,41 @@ def exponent(runs: list[dict[str, Any]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
-def peer(count: int) -> float | None:
-    """CPU seconds a row takes the peer; None without BeautifulSoup."""
-    try:
-        from bs4 import BeautifulSoup
-    except ImportError:
-        print("peer: left out, beautifulsoup4 is not installed")
-        return None
-    import tldextract
-    from datasketch import MinHash, MinHashLSH
-    from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
-    from presidio_analyzer.nlp_engine import NoOpNlpEngine
-    from pydantic import TypeAdapter
+def compare(projects: list[Path]) -> dict[str, float]:
+    """Wall and CPU milliseconds a row takes each pipeline beyond its start, and the ratios; {} without the peer.
 
-    # the recogniser of e-mail addresses would ask the network for the list of public suffixes
-    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
-    registry = RecognizerRegistry(supported_languages=["en"])
-    engine = NoOpNlpEngine([{"lang_code": "en", "model_name": "none"}])
-    registry.load_predefined_recognizers(languages=["en"], nlp_engine=engine)
-    registry.remove_recognizer("SpacyRecognizer")
-    analyzer = AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=["en"])
-    index, schema = MinHashLSH(threshold=0.85, num_perm=128), TypeAdapter(dict[str, str | float])
-    rows = list(exemplars(count))
-    started = time.process_time()
-    for row in rows:
-        soup = BeautifulSoup(row.prompt_text, "html.parser")
-        for tag in soup(["script", "style", "nav", "footer"]):
-            tag.decompose()
-        text = soup.get_text(" ", strip=True)
-        for span in sorted(analyzer.analyze(text, "en"), key=lambda span: -span.start):
-            text = f"{text[: span.start]}<{span.entity_type}>{text[span.end :]}"
-        answer = schema.validate_json(row.response_strong)
-        sketch = MinHash(num_perm=128)
-        tokens = text.split()
-        sketch.update_batch([" ".join(tokens[i : i + 3]).encode() for i in range(len(tokens) - 2)])
-        if not index.query(sketch):
-            index.insert(row.id, sketch)
-        json.dumps({"id": row.id, "prompt": text, "response": answer})
-    return (time.process_time() - started) / count
+    Each round runs both on few and on many rows of the same database, in turns; the median of the rounds counts.
+    """
+    if importlib.util.find_spec("bs4") is None or importlib.util.find_spec("lxml") is None:
+        print("peer: left out, beautifulsoup4 or lxml is not installed")
+        return {}
+    rounds = []
+    for _ in range(ROUNDS):
+        few, many = ([timed(folder, module) for module in (CLEAN, PEER)] for folder in projects)
+        rows = int(projects[1].name) - int(projects[0].name)
+        rounds.append(
+            [[1000 * (b - a) / rows for a, b in zip(*one, strict=True)] for one in zip(few, many, strict=True)]
+        )
+        (wall_ms, cpu_ms), (peer_wall_ms, peer_cpu_ms) = rounds[-1]
+        print(f"ms a row: {wall_ms:.2f} wall, {cpu_ms:.2f} CPU; peer {peer_wall_ms:.2f} wall, {peer_cpu_ms:.2f} CPU")
+    found = {}
+    for place, clock in enumerate(("wall", "cpu")):
+        own, peer = ([one[pipeline][place] for one in rounds] for pipeline in (0, 1))
+        found |= {f"{clock}_ms": statistics.median(own), f"peer_{clock}_ms": statistics.median(peer)}
+        found[f"peer_{clock}_ratio"] = statistics.median(b / a for a, b in zip(own, peer, strict=True))
+    print(
+        f"as fast as the peer: {found['peer_wall_ratio']:.1f} times by wall time, {found['peer_cpu_ratio']:.1f} by CPU"
+    )
+    return found
+
+
+def timed(folder: Path, module: list[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a run and all the processes it waited for."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    if start(folder, module).wait():
+        sys.exit(f"{' '.join(module)} failed")
+    wall_s, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

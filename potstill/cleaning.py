@@ -44,6 +44,7 @@ REASONS = {
 MAX_PROMPT_CHARS = 20_000_000
 # control characters but tab and newline carry nothing a prompt needs, and lone surrogates cannot be encoded
 UNWANTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+UNWANTED_ASCII = bytes([*range(9), *range(11, 32), 127])
 
 
 class Cleaner:
@@ -157,8 +158,11 @@ def pseudonymous(job: Workload, example: Example, pii_key: bytes) -> Example | R
 
 def normalise(text: str) -> str:
     """NFC, line ends as \\n, no control characters but newline and tab, no whitespace at line ends or around."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    kept = UNWANTED.sub("", text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        kept = text.encode().translate(None, UNWANTED_ASCII).decode()
+    else:
+        kept = UNWANTED.sub("", unicodedata.normalize("NFC", text))
     return "\n".join(line.rstrip() for line in kept.split("\n")).strip()
 
 

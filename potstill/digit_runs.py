@@ -166,7 +166,7 @@ def _kind(number: Number, known: Mapping[str, str]) -> str | None:
     if MONEY_BEFORE.search(number.text, max(0, number.start - 4), number.start):
         return None
     digits = number.digits
-    if known and (kind := known.get(digits) or known.get(phones.parse(number.written).national)):
+    if known and (kind := _known(number, known)):
         return kind
     if len(digits) >= 12 and _is_card(number):
         return "card"
@@ -176,6 +176,14 @@ def _kind(number: Number, known: Mapping[str, str]) -> str | None:
     if len(digits) == 9 and _is_ssn(number):
         return "ssn"
     return "phone" if len(digits) <= 15 and _is_phone(number) else None
+
+
+def _known(number: Number, known: Mapping[str, str]) -> str | None:
+    kind = known.get(number.digits)
+    if kind is None and (kind := known.get(phones.parse(number.written).national)) == "ssn":
+        # with a calling code it has more digits than a Social Security number can
+        return "phone"
+    return kind
 
 
 def _is_card(number: Number) -> bool:
@@ -214,12 +222,13 @@ def _is_phone(number: Number) -> bool:
         return False
     if number.start and number.text[number.start - 1] in "-_/+":
         return False
+    # the words before a number are looked at last, because that takes longest
+    if "+" in written and phones.is_valid(phones.parse(written)):
+        return True
     kind, near = number.label
     named = kind == "phone"
     if "+" in written:
-        return phones.is_valid(phones.parse(written)) or (
-            digits[0] != "0" and (named or (kind != "other" and len(form) > 1))
-        )
+        return digits[0] != "0" and (named or (kind != "other" and len(form) > 1))
     if kind not in ("", "phone") and (near or kind == "other"):
         return False
     if form in GTIN_FORMS and gtin(digits):

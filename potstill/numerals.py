@@ -19,9 +19,10 @@ _GROUPED = re.compile(r"([1-9][0-9]{0,2}(?:([., '])[0-9]{3})(?:\2[0-9]{3})*)(?:(
 _LAKHS = re.compile(r"([1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3})(?:\.([0-9]+))?")
 _DECIMAL = re.compile(r"([0-9]*)([.,])([0-9]+)(e[+-]?[0-9]{1,3})?")
 _WHOLE = re.compile(r"[0-9]+(?:e[+-]?[0-9]{1,3})?")
-_FRACTION = re.compile(r"(?<![0-9/.,])(?:([0-9]{1,3}) )?([1-7])/([2348])(?![0-9/.,])")
+# like _SPACED from the first digit on: a pattern that starts with a set of characters is searched for in C
+_FRACTION = re.compile(r"[0-9](?<![0-9/.,][0-9])(?:[0-9]{0,2} [1-7]/|(?<=[1-7])/)[2348](?![0-9/.,])")
 _RUN = re.compile(r"[0-9]+(?:[.,'][0-9]+)*(?:e[+-]?[0-9]{1,3}(?![a-z0-9]))?")
-_SPACED = re.compile(r"(?<![0-9.,'])[1-9][0-9]{0,2}(?: [0-9]{3}){1,6}(?:[.,][0-9]{1,4})?(?![0-9]|[.,'][0-9])")
+_SPACED = re.compile(r"[1-9](?<![0-9.,'][1-9])[0-9]{0,2}(?: [0-9]{3}){1,6}(?:[.,][0-9]{1,4})?(?![0-9]|[.,'][0-9])")
 # what can stand before an integer without changing it
 _CLEAR = " (/:="
 _SEPARATORS = str.maketrans("", "", "., '")
@@ -69,8 +70,8 @@ def parse_number(text: str, locale: str | None = None) -> Decimal | None:
     if len(text) > MAX_CHARS:
         return None
     written = fold(text)
-    if match := _FRACTION.fullmatch(written):
-        return _fraction(match)
+    if _FRACTION.fullmatch(written):
+        return _fraction(written)
     unsigned = written[1:] if written[:1] in ("-", "+") else written
     found = readings(unsigned)
     value = found.get("", found.get(decimal_mark(locale)))
@@ -101,7 +102,8 @@ def find_numbers(folded: str, locale: str | None = None) -> set[tuple[Decimal, s
     evidence, hint = _evidence(spots), decimal_mark(locale)
     found = {pair for spot in spots for pair in _values(Numeral(*spot), evidence, hint)}
     found |= {(Decimal(written), written) for written in integers if len(written) <= MAX_CHARS}
-    return found | {(_fraction(match), match[0]) for match in _FRACTION.finditer(folded)}
+    fractions = _FRACTION.findall(folded) if "/" in folded else []
+    return found | {(_fraction(written), written) for written in fractions}
 
 
 @functools.lru_cache(1024)
@@ -158,8 +160,10 @@ def _evidence(spots: set[tuple[str, str, str]]) -> tuple[str, str]:
     return tuple(found.pop() if len(found) == 1 else "" for found in marks)  # type: ignore[return-value]
 
 
-def _fraction(match: re.Match[str]) -> Decimal:
-    return Decimal(match[1] or 0) + Decimal(match[2]) / Decimal(match[3])
+def _fraction(written: str) -> Decimal:
+    whole, _, part = written.rpartition(" ")
+    above, _, below = part.partition("/")
+    return Decimal(whole or 0) + Decimal(above) / Decimal(below)
 
 
 # --- number words

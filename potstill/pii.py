@@ -68,9 +68,11 @@ def find_all(texts: Sequence[str], allow: Iterable[str] = (), recogniser: str | 
             found += _names(text, recogniser)
     spans = [[s for s in found if not _is_allowed(s, t, allowed)] for t, found in zip(texts, spans, strict=True)]
     if len(texts) > 1 and any(spans):
-        values = {(s.kind, t[s.start : s.end]) for t, found in zip(texts, spans, strict=True) for s in found}
+        values = sorted({(s.kind, t[s.start : s.end]) for t, found in zip(texts, spans, strict=True) for s in found})
+        numbers = {normalise(k, w): k for k, w in values if k in ("card", "ssn", "phone")}
+        known = {number: kind for number, kind in numbers.items() if len(number) >= SHORTEST_KNOWN}
         spans = [
-            found + [s for s in _repeated(t, r, values) if not _is_allowed(s, t, allowed)]
+            found + [s for s in _repeated(t, r, values, known) if not _is_allowed(s, t, allowed)]
             for t, r, found in zip(texts, runs, spans, strict=True)
         ]
     return [_without_overlaps(found) for found in spans]
@@ -148,10 +150,15 @@ def _spans(text: str, runs: list[list[tuple[int, int]]], known: dict[str, str]) 
     return spans
 
 
-def _repeated(text: str, runs: list[list[tuple[int, int]]], values: set[tuple[str, str]]) -> list[Span]:
-    """Values found in any of the texts, where this text has them without the context that showed what they are."""
+def _repeated(
+    text: str, runs: list[list[tuple[int, int]]], values: list[tuple[str, str]], known: dict[str, str]
+) -> list[Span]:
+    """Values found in any of the texts, where this text has them without the context that showed what they are.
+
+    `known`: those that are numbers -> their kind.
+    """
     spans = []
-    for kind, written in sorted(values):
+    for kind, written in values:
         if kind in VERBATIM and len(written) > 2:
             # not a pattern: every exemplar has values of its own, and compiling them would take longer than all else
             start = text.find(written)
@@ -160,8 +167,6 @@ def _repeated(text: str, runs: list[list[tuple[int, int]]], values: set[tuple[st
                 if not (_is_letter(text, start - 1) or _is_letter(text, end)):
                     spans.append(Span(start, end, kind))
                 start = text.find(written, end)
-    numbers = {normalise(k, w): k for k, w in sorted(values) if k in ("card", "ssn", "phone")}
-    known = {number: kind for number, kind in numbers.items() if len(number) >= SHORTEST_KNOWN}
     return spans + (_spans(text, runs, known) if known else [])
 
 

@@ -51,6 +51,8 @@ def find_cards(reader: Reader) -> Cards:
         chain = chains.get(block.frame)
         if chain is None:
             chain = chains[block.frame] = repeated(reader, block.frame)
+        if not chain:
+            continue
         size = len(block.plain) if block.kind != "image" else 0
         for frame, key, rank in chain:
             chars[key] += size
@@ -79,7 +81,15 @@ def find_cards(reader: Reader) -> Cards:
 def repeated(reader: Reader, frame: Frame) -> list[tuple[Frame, Any, int]]:
     """Each of `frame` and what encloses it that is one of CARD_SIBLINGS alike or more, with its group and its rank
     there; innermost first."""
-    return [(one, *one.card) for one in enclosing(frame) if one.card and reader.siblings[one.card[0]] >= CARD_SIBLINGS]
+    found = []
+    one: Frame | None = frame
+    for _ in range(REACH):
+        if one is None:
+            break
+        if one.card and reader.siblings[one.card[0]] >= CARD_SIBLINGS:
+            found.append((one, *one.card))
+        one = one.parent
+    return found
 
 
 def group(frame: Frame) -> Any:

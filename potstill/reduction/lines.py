@@ -21,6 +21,7 @@ INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff\u200e\u200f"))
 MERGED_CHARS, ROW_CHARS, SPLIT_CHARS = 120, 400, 900
 MERGED_BLOCKS = 40
 MAX_URL = 300
+USELESS_SCHEMES = ("javascript:", "data:", "blob:", "about:", "vbscript:")
 
 
 @dataclass(slots=True)
@@ -94,12 +95,11 @@ class Reader:
 
 def usable_url(value: str | None) -> str:
     """An address worth its tokens, or "": no script, no fragment alone, no inlined data, and short."""
-    url = (value or "").strip()
-    if (
-        not url
-        or url[0] == "#"
-        or url[:11].lower().startswith(("javascript:", "data:", "blob:", "about:", "vbscript:"))
-    ):
+    url = value.strip() if value else ""
+    if not url or url[0] == "#":
+        return ""
+    # most addresses are told by their first letter
+    if url[0] in "jJdDbBaAvV" and url[:11].lower().startswith(USELESS_SCHEMES):
         return ""
     if len(url) > MAX_URL:
         url = url.split("?", 1)[0]

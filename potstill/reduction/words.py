@@ -4,6 +4,8 @@ Used by the rest of potstill/reduction.
 """
 
 import re
+from bisect import bisect_right
+from itertools import accumulate
 
 
 def names(text: str) -> frozenset[str]:
@@ -18,6 +20,7 @@ CURRENCIES = names(
 )
 WORD = re.compile(r"\w+")
 DIGIT = re.compile(r"\d")
+ASCII_DIGITS = b"0123456789"
 DECIMALS = re.compile(r"\d[.,](?:\d\d|--?)(?![\d.,])")
 DIGITS = "0123456789"
 LABELS = names(
@@ -65,6 +68,8 @@ SECTION_HEADING = re.compile(
     r"przygotowanie|beskrivning|ingredienser|gör så här|fremgangsmåde|fremgangsmåte)(?!\w)",
     re.I,
 )
+# the same for ASCII text in lower case: branches of one case are told apart by their first letter
+SECTION_HEADING_LOWER = re.compile(SECTION_HEADING.pattern)
 # a word that every NOISE has, in lower case
 NOISE_WORDS = ("cookie", "©", "copyright", "javascript", "rights", "rechte", "droits", "derechos", "diritti")
 # recipes speak of cookies too: a notice has a verb such as "use" in the same sentence. Italian has no plural for them
@@ -97,19 +102,37 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def is_dense(text: str) -> bool:
+def count_digits(text: str) -> int:
+    if not text.isascii():
+        return len(DIGIT.findall(text))
+    data = text.encode()
+    return len(data) - len(data.translate(None, ASCII_DIGITS))
+
+
+def is_dense(text: str, digits: int) -> bool:
     """Whether a long text is a run of labels and numbers, such as `Width: 10 cm, Height: 12 cm, Weight: 300 g`."""
-    return text.count(":") >= 3 or 16 * len(DIGIT.findall(text)) > len(text)
+    return text.count(":") >= 3 or 16 * digits > len(text)
 
 
-def is_noise(text: str) -> bool:
-    """Whether the text is a cookie notice, a copyright line or the like; the words are looked for first, as that
-    is cheap."""
-    low = text.lower()
+def is_section_heading(text: str) -> bool:
+    found = SECTION_HEADING_LOWER.match(text.lower()) if text.isascii() else SECTION_HEADING.match(text)
+    return found is not None
+
+
+def find_noise(texts: list[str]) -> set[int]:
+    """The numbers of the texts that are a cookie notice, a copyright line or the like; the words are looked for first,
+    in all texts at once, as that is cheap."""
+    low = [text.lower() for text in texts]
+    ends = list(accumulate(len(text) + 1 for text in low))
+    page = "\n".join(low)
+    found = set()
     for word in NOISE_WORDS:
-        if word in low:
-            return NOISE.search(text) is not None
-    return False
+        place = page.find(word)
+        while place >= 0:
+            number = bisect_right(ends, place)
+            found.add(number)
+            place = page.find(word, ends[number])
+    return {number for number in found if NOISE.search(texts[number])}
 
 
 def has_price(text: str, said: list[str]) -> bool:

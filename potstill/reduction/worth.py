@@ -8,16 +8,16 @@ from potstill.reduction.cards import Cards, enclosing, group, priced_lists
 from potstill.reduction.lines import Block, Reader
 from potstill.reduction.regions import LIFTED
 from potstill.reduction.words import (
-    DIGIT,
     FACTS,
     IDENTITIES,
     LABELS,
     RELATED_HEADING,
     REVIEW_HEADING,
-    SECTION_HEADING,
+    count_digits,
+    find_noise,
     has_price,
     is_dense,
-    is_noise,
+    is_section_heading,
     words,
 )
 
@@ -46,33 +46,41 @@ def score_blocks(reader: Reader, anchors: list[int], cards: Cards, detail: bool,
     nearness = distances(blocks, weights, anchors)
     priced = set() if detail else priced_lists(reader, cards)
     scores: list[float] = []
+    noisy = find_noise([block.plain for block in blocks])
     prose, section = 0, 1.0
     for number, (block, card) in enumerate(zip(blocks, cards, strict=True)):
         near = nearness[number]
         if weights[number] <= LEAST_WEIGHT:
-            scores.append(0.4 * weights[number] * near * (0.1 if is_noise(block.plain) else 1.0))
+            scores.append(0.4 * weights[number] * near * (0.1 if number in noisy else 1.0))
             continue
-        said = words(block.plain[:1000]) if block.kind != "image" else []
-        if len(block.plain) <= SHORT_CHARS and not block.link_chars and not IDENTITIES.isdisjoint(said):
+        size = len(block.plain)
+        # of a long text nothing but the agreement with the summary asks for its words
+        told = block.kind != "image" and (size <= SHORT_CHARS or len(summary) > 6)
+        said = words(block.plain[:1000]) if told else []
+        if size <= SHORT_CHARS and not block.link_chars and not IDENTITIES.isdisjoint(said):
             near = max(near, NEAR_IDENTITY)
         weight = weights[number]
         if near > NEXT_TO and block.frame.region == "reviews":
             # beside the main heading stands what the shop says, whatever the box is called
             weight = max(weight, 0.7)
-        score = worth(block, said) * weight * near
+        score = worth(block, said, number in noisy) * weight * near
         if card is not None:
             if group(card[0]) in priced:
                 # the products of a listing are its content, wherever they start
                 score *= LISTED_WORTH / near
             # the hundredth card of a list is worth a quarter of the first
             score *= (0.25 + 0.75 / (1 + card[1] / 10)) * (0.3 if detail else 1.0)
-        size = len(block.plain)
-        if size < 60 and block.kind != "image" and SECTION_HEADING.match(block.plain):
+        if size < 60 and block.kind != "image" and is_section_heading(block.plain):
             prose, section = 0, SECTION_WORTH
             score = max(score, 0.6 * weights[number])
         elif block.level:
             section = 1.0
-        elif size > 120 and block.kind in ("p", "text") and weights[number] > 0.4 and not is_dense(block.plain):
+        elif (
+            size > 120
+            and block.kind in ("p", "text")
+            and weights[number] > 0.4
+            and not is_dense(block.plain, count_digits(block.plain))
+        ):
             # a description is short; what goes on is an article
             score /= 1 + prose / PROSE_CHARS
             prose += size
@@ -102,8 +110,8 @@ def main_picture(blocks: list[Block], anchors: list[int], cards: Cards, nearness
     return max(near, key=lambda number: (len(told.intersection(words(blocks[number].plain))), -number), default=None)
 
 
-def worth(block: Block, said: list[str]) -> float:
-    """What a block says by itself, wherever it stands; `said` has its words in lower case."""
+def worth(block: Block, said: list[str], noise: bool) -> float:
+    """What a block says by itself, wherever it stands; `said` has its words in lower case, if it is short."""
     text, kind = block.plain, block.kind
     size = len(text)
     if kind == "image":
@@ -114,13 +122,14 @@ def worth(block: Block, said: list[str]) -> float:
     if kind == "fact":
         return 2.0 if known else 0.8
     linked = block.link_chars / max(size, 1)
+    digits = count_digits(text)
     if block.level:
         score = LEVEL_WORTH[block.level - 1]
     elif linked > 0.7 or (linked > 0.4 and block.linked.count("](") > 3):
         score = 0.3
     else:
         score = {"row": 0.9, "li": 0.75 if size <= 100 else 0.62, "dd": 0.7}.get(kind, 0.5 if size <= 80 else 0.45)
-        if size > 80 and is_dense(text):
+        if size > 80 and is_dense(text, digits):
             score = max(score, 0.8)
     if size <= SHORT_CHARS:
         labelled = not LABELS.isdisjoint(said)
@@ -132,11 +141,11 @@ def worth(block: Block, said: list[str]) -> float:
             score = min(score, 0.25)
         elif linked < 0.5 and ":" in text[1:60]:
             score += 0.2
-    if DIGIT.search(text):
+    if digits:
         score += 0.1
     if block.prop:
         score += 1.0 if known else 0.3
-    if size > 8 and is_noise(text):
+    if size > 8 and noise:
         score *= 0.15
     return score
 

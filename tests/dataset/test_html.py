@@ -1,6 +1,7 @@
 """What the HTML reduction keeps and leaves out, on small pages of several kinds of template."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from potstill.html import Unreducible, estimate_tokens, reduce_html
+from potstill.html import Unreducible, count_pieces, estimate_tokens, reduce_html
 from projects import REPO
 
 MENU = "".join(f'<li><a href="/c{n}">Menu entry {n}</a></li>' for n in range(12))
@@ -247,6 +248,12 @@ def test_no_script_style_or_comment_ever_shows(before, after):
 def test_the_estimate_is_linear_and_never_shrinks(one, two):
     assert estimate_tokens(one) <= estimate_tokens(one + two) <= estimate_tokens(one) + estimate_tokens(two)
     assert estimate_tokens("") == 0
+
+
+@given(st.text(alphabet=st.sampled_from("abZ019 !?/.[~\n\té中\x00\x7f\u0663"), max_size=60))
+def test_pieces_are_counted_as_a_regular_expression_finds_them(text):
+    pieces = re.findall(r"[A-Za-z]{1,6}|[0-9]{1,2}| (?=[0-9])|[!-/:-@\[-`{-~]{1,2}|[^\x00-\x7f]|\n", text)
+    assert count_pieces(text) == len(pieces)
 
 
 def test_the_estimate_is_near_what_two_vocabularies_count(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from potstill.html import reduce_html
 from potstill.reduction.regions import region_of
-from potstill.reduction.words import is_noise
+from potstill.reduction.words import find_noise
 
 LINKS = [f'<a href="/c/{n}">Category {n}</a>' for n in range(1, 12)]
 GOODS = "".join(
@@ -147,7 +147,7 @@ def test_cookies_to_eat_are_no_consent_box(name):
     ],
 )
 def test_a_notice_is_noise_in_six_languages(text):
-    assert is_noise(text)
+    assert find_noise(["Title", text]) == {1}
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_a_notice_is_noise_in_six_languages(text):
     ],
 )
 def test_a_recipe_for_cookies_is_no_noise(text):
-    assert not is_noise(text)
+    assert not find_noise(["Title", text])

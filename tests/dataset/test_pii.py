@@ -389,11 +389,33 @@ PARTS = [
     "private",
     "PASS",
 ]
-PARTS += ["credentials", "=", ": ", '"', " value=", "A1b2C3d4E5f6G7h8J9", "x", " ", "\n", "İ"]
+PARTS += ["bearer ", "Basic  ", "credentials", "=", ": ", '"', " value=", "A1b2C3d4E5f6G7h8J9", "x", " ", "\n", "İ"]
 assignments = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
 
 
 @given(assignments)
-def test_the_quick_search_for_assigned_secrets_finds_what_the_pattern_finds(text: str):
-    quick = identifiers._assignments(text, text.lower())
-    assert [m.span() for m in quick] == [m.span() for m in identifiers.ASSIGNED.finditer(text)]
+def test_the_quick_search_for_named_secrets_finds_what_the_pattern_finds(text: str):
+    for pattern, words in (
+        (identifiers.ASSIGNED, identifiers.ASSIGNED_WORDS),
+        (identifiers.AUTHORIZATION, identifiers.AUTHORIZATION_WORDS),
+    ):
+        quick = identifiers._worded(pattern, words, text, text.lower())
+        assert [m.span() for m in quick] == [m.span() for m in pattern.finditer(text)]
+
+
+IBANS = ["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32", "be68 5390 0754 7034", "NO9386011117947"]
+
+
+@given(st.lists(st.sampled_from([*IBANS, "DE89", "GB82 ", "xy", "A", "7", " ", "-", "1234", "\n", "é"]), max_size=9))
+def test_ibans_are_found_from_their_check_digits_as_from_their_beginning(parts: list[str]):
+    text = "".join(parts)
+    from_the_start = re.compile(r"(?<![^\W_])[A-Za-z]{2}[0-9]{2}(?:[ \u00a0-]?[A-Za-z0-9]){11,31}+")
+    starts = [match.start() for match in from_the_start.finditer(text)]
+    alone = [n for n in starts if (0, "iban") in [(start, kind) for start, _, kind in identifiers._ibans(text[n:])]]
+    assert [start for start, _, _ in identifiers._ibans(text)] == alone
+
+
+def test_a_social_security_number_that_another_text_writes_with_a_calling_code_is_replaced_as_a_phone():
+    made = pii.pseudonymise(["ssn 123-45-6780", "call +1123456780"], KEY)
+    assert "123456780" not in made[1]
+    assert re.fullmatch(r"call \+1[0-9]{9}", made[1])
