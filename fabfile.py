@@ -149,8 +149,28 @@ def pretrain(c, config=None, override=None):
 
 
 @step("eval.generate")
-def generate(c, workload=None, run=None, backend=None, split=None, limit=None, filter=None):
-    """Answers of the trained model, its base or always-null to a split."""
+def generate(
+    c,
+    workload=None,
+    run=None,
+    backend=None,
+    split=None,
+    limit=None,
+    filter=None,
+    constrained=False,
+    name=None,
+    model=None,
+    api_base=None,
+    max_cost=None,
+    price=None,
+    concurrency=None,
+    retries=None,
+    timeout=None,
+    yes=False,
+    taught=False,
+    retry_errors=False,
+):
+    """Answers of the trained model, its base, always-null, or a --model behind an endpoint to a split."""
 
 
 @step("eval.judge")
@@ -169,8 +189,8 @@ def compare(c, workload=None, a=None, b=None):
 
 
 @step("eval.chat")
-def chat(c, workload=None, run=None, artifact=None, task=None, message=None):
-    """Talk to the run's model or to a packaged artifact."""
+def chat(c, workload=None, run=None, artifact=None, task=None, compare=False, message=None, example=None):
+    """Talk to the run's model or to a packaged artifact; with --compare to the untuned base as well."""
 
 
 @step("package.export")

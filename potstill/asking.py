@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from potstill import llama, models, project, prompt
+from potstill import llama, models, project, prompt, runs
 from potstill.files import sha256_file
 from potstill.records import Example, read_jsonl
 from potstill.runs import RunRecord
@@ -12,15 +12,19 @@ from potstill.stop import DATA, Stop
 from potstill.workload import Workload
 
 CONTEXT = 4096
-# the output for one prompt, as the model gives it
-Ask = Callable[[str], str]
+# the untuned base in the place of an artifact
+BASE = "base"
+# the output for one prompt in pieces, as the model gives it
+Ask = Callable[[str], Iterator[str]]
 
 
 def open_model(
     run: str, artifact: str | None, system: str, max_new_tokens: int
 ) -> contextlib.AbstractContextManager[Ask]:
-    """The run's merged model, or an artifact of its package; loaded when the context is entered."""
-    return packaged(run, artifact, system, max_new_tokens) if artifact else in_process(run, system, max_new_tokens)
+    """The run's merged model, an artifact of its package, or `base`; loaded when the context is entered."""
+    if artifact and artifact != BASE:
+        return packaged(run, artifact, system, max_new_tokens)
+    return in_process(run, system, max_new_tokens, artifact == BASE)
 
 
 def system_of(record: RunRecord, job: Workload) -> str:
@@ -34,18 +38,13 @@ def system_of(record: RunRecord, job: Workload) -> str:
 
 
 @contextlib.contextmanager
-def in_process(run: str, system: str, max_new_tokens: int) -> Iterator[Ask]:
-    """The merged model in float32. Raises Stop 65 when the run is not trained."""
+def in_process(run: str, system: str, max_new_tokens: int, base: bool = False) -> Iterator[Ask]:
+    """The merged model, or its untuned base, in float32. Raises Stop 65 when the run is not trained."""
     import torch
 
-    model, tokenizer = models.load_merged(run, torch.float32)
-
-    def ask(message: str) -> str:
-        ids = prompt.prompt_ids(system, message, tokenizer)
-        (generated,) = models.generate(model, tokenizer, [ids], max_new_tokens)
-        return tokenizer.decode(generated.ids, skip_special_tokens=True)
-
-    yield ask
+    load = models.load_base(runs.read(run), torch.float32) if base else models.load_merged(run, torch.float32)
+    model, tokenizer = load
+    yield lambda message: models.stream(model, tokenizer, prompt.prompt_ids(system, message, tokenizer), max_new_tokens)
 
 
 @contextlib.contextmanager
@@ -57,4 +56,4 @@ def packaged(run: str, artifact: str, system: str, max_new_tokens: int) -> Itera
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/*.gguf"))) or "none"
         raise Stop(f"{folder} holds no GGUF; artifacts that do: {known}. Run fab package.export -r {run}.", DATA)
     with llama.serve(files[0], context=CONTEXT, parallel=1) as server:
-        yield lambda message: llama.chat(server, prompt.messages(system, message), max_new_tokens)
+        yield lambda message: llama.stream(server, prompt.messages(system, message), max_new_tokens)

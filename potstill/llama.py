@@ -121,14 +121,24 @@ def tokenize(server: Server, text: str) -> list[int]:
     return request(server, "/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
 
 
-def chat(server: Server, messages: list[dict[str, str]], max_new_tokens: int) -> str:
-    """One greedy answer to chat messages, rendered by llama.cpp with the template in the GGUF."""
+def stream(server: Server, messages: list[dict[str, str]], max_new_tokens: int) -> Iterator[str]:
+    """One greedy answer to chat messages in pieces, rendered by llama.cpp with the template in the GGUF."""
     body = {"messages": messages, "max_tokens": max_new_tokens, "temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
-    return request(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"]
+    with _posted(server, "/v1/chat/completions", {**body, "stream": True}) as response:
+        for line in response:
+            data = line.decode().removeprefix("data: ").strip()
+            if line.startswith(b"data: ") and data != "[DONE]":
+                yield json.loads(data)["choices"][0]["delta"].get("content") or ""
 
 
-def request(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def request(server: Server, path: str, body: dict[str, Any]) -> Any:
     """Posts JSON to one of llama.cpp's routes. Raises Stop 65 with llama.cpp's own words when it refuses."""
+    with _posted(server, path, body) as response:
+        return json.loads(response.read())
+
+
+@contextlib.contextmanager
+def _posted(server: Server, path: str, body: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
     connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
     connection.sock = socket.socket(socket.AF_UNIX)
     try:
@@ -136,13 +146,12 @@ def request(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
         connection.sock.connect(server.socket)
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        if response.status != http.client.OK:
+            code = BUG if response.status >= http.client.INTERNAL_SERVER_ERROR else DATA
+            raise Stop(f"llama.cpp refused {path}: {json.loads(response.read())['error']['message']}", code)
+        yield response
     finally:
         connection.close()
-    if response.status != http.client.OK:
-        code = BUG if response.status >= http.client.INTERNAL_SERVER_ERROR else DATA
-        raise Stop(f"llama.cpp refused {path}: {answer['error']['message']}", code)
-    return answer
 
 
 def _complete(server: Server, index: int, prompt: list[int], max_new_tokens: int) -> Generated:

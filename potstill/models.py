@@ -65,31 +65,62 @@ def load_merged(run: str, dtype: Any) -> tuple[Any, Any]:
 
 
 def generate(
-    model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, batch_size: int = 32
+    model: Any,
+    tokenizer: Any,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_size: int = 32,
+    schemas: list[dict[str, Any]] | None = None,
 ) -> Iterator[Generated]:
     """Greedy answers to prompts given as token ids; they come in order of prompt length, so mind `index`.
 
-    `batch_size` is of each of the threads that answer at once on a CPU.
+    `batch_size` is of each of the threads that answer at once on a CPU. `schemas` has a JSON Schema for each prompt
+    that its answer has to keep to.
     """
-    from potstill import decoding
+    from potstill import constraints, decoding, gemma3
 
     stops = stop_ids(model, tokenizer)
-    own = decoding.supports(model)
-    answer = decoding.answer if own else _transformers
+    own = gemma3.supports(model)
+    grammar = constraints.Grammar(tokenizer, stops) if schemas else None
+    answer = decoding.answer if own else by_transformers
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     at_once = batch_size * (decoding.workers() if own else 1)
     for start in range(0, len(order), at_once):
         batch = order[start : start + at_once]
         started = time.perf_counter()
-        answers = answer(model, [prompts[i] for i in batch], max_new_tokens, stops)
+        matchers = [grammar.matcher(schemas[i]) if grammar and schemas else None for i in batch]
+        answers = answer(model, [prompts[i] for i in batch], max_new_tokens, stops, matchers)
         latency_ms = (time.perf_counter() - started) * 1000
         for i, ids in zip(batch, answers, strict=True):
             yield _cut(i, ids, stops, latency_ms)
 
 
-def _transformers(model: Any, prompts: list[list[int]], max_new_tokens: int, stops: set[int]) -> list[list[int]]:
+def stream(model: Any, tokenizer: Any, prompt: list[int], max_new_tokens: int) -> Iterator[str]:
+    """One greedy answer in pieces of text, as it is made where the decoder is our own, else in one piece."""
+    from potstill import decoding, gemma3
+
+    stops, shown = stop_ids(model, tokenizer), ""
+    growing = (
+        decoding.stream(model, prompt, max_new_tokens, stops)
+        if gemma3.supports(model)
+        else iter(by_transformers(model, [prompt], max_new_tokens, stops, [None]))
+    )
+    for ids in growing:
+        text = tokenizer.decode(_cut(0, ids, stops, 0.0).ids, skip_special_tokens=True)
+        # a character of several byte tokens is shown when it is whole
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    yield text[len(shown) :]
+
+
+def by_transformers(
+    model: Any, prompts: list[list[int]], max_new_tokens: int, stops: set[int], matchers: list[Any]
+) -> list[list[int]]:
     """One batch by transformers' own generate."""
     import torch
+
+    from potstill import constraints
 
     width = -(-max(map(len, prompts)) // PAD_TO) * PAD_TO
     pad = model.config.pad_token_id or 0
@@ -108,6 +139,7 @@ def _transformers(model: Any, prompts: list[list[int]], max_new_tokens: int, sto
             top_p=None,
             eos_token_id=sorted(stops),
             pad_token_id=pad,
+            logits_processor=[constraints.processor(matchers, width, stops)] if any(matchers) else None,
         )
     answers: list[list[int]] = output[:, width:].tolist()
     return answers

@@ -7,13 +7,16 @@ import contextlib
 import math
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from potstill import judge
+from potstill import judge, prompt
+from potstill.files import canonical_json
 from potstill.stop import UNAVAILABLE, Stop
+from potstill.workload import Workload
 
 BACKOFF_MAX_S = 20
 # calls that may fail in a row, for good, before the service counts as down
@@ -44,9 +47,13 @@ class Settings(NamedTuple):
 
 
 class Question(NamedTuple):
+    """`max_tokens` goes before the settings'; `schema` is a JSON Schema that the service is asked to keep to."""
+
     key: str
     system: str
     prompt: str
+    max_tokens: int | None = None
+    schema: dict[str, Any] | None = None
 
 
 class Reply(NamedTuple):
@@ -59,6 +66,7 @@ class Reply(NamedTuple):
     completion_tokens: int
     calls: int
     cost_usd: float
+    latency_ms: float = 0.0
 
 
 class CapReached(Exception):
@@ -113,11 +121,20 @@ def tokens(text: str) -> int:
     return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
 
 
+def system_of(job: Workload, task: str) -> str:
+    """What the strong model is told: the workload's system text, its samples' teacher.txt, and the answer's schema."""
+    guide = job.samples / "teacher.txt"
+    schema = canonical_json(job.schemas[task].model_json_schema())
+    parts = [job.system_prompt, guide.read_text(encoding="utf-8").strip() if guide.is_file() else ""]
+    parts.append(f"Answer with one JSON object and nothing else. It must conform to this JSON Schema:\n{schema}")
+    return "\n\n".join(part for part in parts if part)
+
+
 def most_usd(settings: Settings, question: Question) -> float:
     """The most that one call can cost."""
     # a few tokens for the roles and marks around the texts
-    prompt = len((question.system + question.prompt).encode()) / BYTES_PER_TOKEN_LEAST + 50
-    return settings.price.of(prompt, settings.max_tokens)
+    taken = len((question.system + question.prompt).encode()) / BYTES_PER_TOKEN_LEAST + 50
+    return settings.price.of(taken, question.max_tokens or settings.max_tokens)
 
 
 @contextlib.contextmanager
@@ -212,16 +229,17 @@ def _call(settings: Settings, question: Question, budget: Budget, costs: list[fl
     litellm = judge.load_litellm()
     most = most_usd(settings, question)
     budget.reserve(most)
-    cost = 0.0
+    cost, started = 0.0, time.perf_counter()
     # counted before it is sent: a call that fails was made too
     costs.append(0.0)
     try:
         found = litellm.completion(
             model=settings.model,
             api_base=settings.api_base,
-            messages=[{"role": "system", "content": question.system}, {"role": "user", "content": question.prompt}],
+            messages=prompt.messages(question.system, question.prompt),
             temperature=0,
-            max_tokens=settings.max_tokens,
+            max_tokens=question.max_tokens or settings.max_tokens,
+            response_format=_format(question.schema),
             timeout=settings.timeout_s,
             num_retries=0,
             max_retries=0,
@@ -241,7 +259,14 @@ def _call(settings: Settings, question: Question, budget: Budget, costs: list[fl
         costs[-1] = cost
     choice = found.choices[0] if found.choices else None
     content, reason = (choice.message.content, choice.finish_reason) if choice else (None, None)
-    return Reply(content or "", reason or "", "", taken, made, 1, cost)
+    latency_ms = (time.perf_counter() - started) * 1000
+    return Reply(content or "", reason or "", "", taken, made, 1, cost, latency_ms)
+
+
+def _format(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -96,7 +96,7 @@ def model(ask: Ask, job: Workload) -> Player:
     (task,) = job.settings.tasks
 
     def decide(turn: Turn) -> Decision:
-        output = ask(text.serialise(turn.board, turn.unit.name, turn.orders))
+        output = "".join(ask(text.serialise(turn.board, turn.unit.name, turn.orders)))
         answer = answers.parse(output)
         checked, problem = job.check(task, answer.parsed) if answer.valid_json else (None, "it is not valid JSON")
         if checked is None:

@@ -7,19 +7,18 @@ the same command goes on; what was answered once is never asked, or paid for, ag
 """
 
 import re
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill import answers, cli, credentials, database, leaves, progress, project, teacher, workload
+from potstill import answers, cli, database, leaves, paid, progress, project, teacher, workload
 from potstill.files import canonical_json, sha256_text, stage_lock, write_json
 from potstill.ledger import Ledger
 from potstill.records import Exemplar
 from potstill.stop import REJECT, UNAVAILABLE, Stop
-from potstill.teacher import CapReached, Price, Question, Reply
+from potstill.teacher import CapReached, Question, Reply
 from potstill.workload import Workload
 
 LEASE_S = 3600
@@ -31,18 +30,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=1000, help="exemplars (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     strong = parser.add_argument_group("a strong model's answers")
-    strong.add_argument("--model", help="a LiteLLM name, such as openai/gpt-4o-mini; without it nothing is asked")
-    strong.add_argument("--api-base", help="address of an OpenAI-compatible server of your own")
-    strong.add_argument("--max-cost", type=float, default=1.0, metavar="USD", help="default: %(default)s")
-    strong.add_argument("--price", metavar="IN,OUT", help="USD per million tokens, where LiteLLM knows none")
-    strong.add_argument("--max-tokens", type=int, default=400, help="of an answer (default: %(default)s)")
-    strong.add_argument("--concurrency", type=int, default=8, help="default: %(default)s")
-    strong.add_argument("--retries", type=int, default=3, help="default: %(default)s")
-    strong.add_argument("--timeout", type=float, default=60, metavar="S", help="default: %(default)s")
-    strong.add_argument("--yes", action="store_true", help="spend without asking")
+    paid.add_options(strong, max_tokens=400)
     arguments = parser.parse_args(argv)
-    if arguments.count < 1 or arguments.concurrency < 1 or arguments.retries < 0 or arguments.max_cost < 0:
-        raise Stop("want --count and --concurrency from 1, --retries and --max-cost from 0")
+    paid.check(arguments)
+    if arguments.count < 1:
+        raise Stop("want --count from 1")
     job = workload.load(cli.workload_name(arguments))
     if not hasattr(job.module, "generate"):
         raise Stop(f"potstill/workloads/{job.name}.py has no generate: fab dataset.convert reads its raw material")
@@ -66,20 +58,10 @@ def marked(rows: Iterable[Exemplar], by: str) -> Iterator[Exemplar]:
 
 def ask_model(job: Workload, drafts: list[Exemplar], arguments: Any) -> list[Path | str]:
     """Has the model answer the prompts of `drafts` and writes what is kept; returns the files."""
-    credentials.drop_ssh_agent()
-    credentials.read_env(Path(".env"))
-    settings = teacher.Settings(
-        arguments.model,
-        arguments.api_base,
-        price_of(arguments),
-        arguments.max_tokens,
-        arguments.concurrency,
-        arguments.retries,
-        arguments.timeout,
-        arguments.max_cost,
-    )
-    systems = {task: system_of(job, task) for task in job.schemas}
-    estimate(settings, drafts, systems)
+    settings = paid.settings(arguments, arguments.max_tokens)
+    systems = {task: teacher.system_of(job, task) for task in job.schemas}
+    asked = [Question(draft.id, systems[draft.task], draft.prompt_text) for draft in drafts]
+    paid.estimate(settings, asked, (draft.response_strong for draft in drafts))
     if arguments.dry_run:
         return []
     with stage_lock(project.processed(job.name), "generate"):
@@ -91,7 +73,7 @@ def ask_model(job: Workload, drafts: list[Exemplar], arguments: Any) -> list[Pat
             left = [draft for draft in drafts if draft.id not in done]
             print(f"{len(drafts) - len(left)} of {len(drafts)} prompts are answered already")
             if left and not arguments.yes:
-                confirm()
+                paid.confirm()
             stopped: BaseException | None = None
             try:
                 with teacher.finishing() as halt:
@@ -113,46 +95,6 @@ def ask_model(job: Workload, drafts: list[Exemplar], arguments: Any) -> list[Pat
     if lacking := len(drafts) - len(results.keys() & {draft.id for draft in drafts}):
         raise Stop(f"{lacking} prompts got no answer; those that did are written. Run this again.", UNAVAILABLE)
     return written
-
-
-def price_of(arguments: Any) -> Price:
-    if arguments.price is not None:
-        found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?),(\d{1,6}(?:\.\d+)?)", arguments.price)
-        if not found:
-            raise Stop(f"--price {arguments.price!r}: want USD per million tokens in and out, as in --price 0.15,0.60")
-        return Price(float(found[1]) / 1e6, float(found[2]) / 1e6)
-    known = teacher.known_price(arguments.model)
-    if known is None:
-        raise Stop(
-            f"LiteLLM has no price for {arguments.model}, so --max-cost could not hold. Give --price IN,OUT in USD per "
-            "million tokens; --price 0,0 for a server of your own."
-        )
-    return known
-
-
-def system_of(job: Workload, task: str) -> str:
-    """What the strong model is told: the workload's system text, its samples' teacher.txt, and the answer's schema."""
-    guide = job.samples / "teacher.txt"
-    schema = canonical_json(job.schemas[task].model_json_schema())
-    parts = [job.system_prompt, guide.read_text(encoding="utf-8").strip() if guide.is_file() else ""]
-    parts.append(f"Answer with one JSON object and nothing else. It must conform to this JSON Schema:\n{schema}")
-    return "\n\n".join(part for part in parts if part)
-
-
-def estimate(settings: teacher.Settings, drafts: list[Exemplar], systems: dict[str, str]) -> None:
-    asked = [Question(draft.id, systems[draft.task], draft.prompt_text) for draft in drafts]
-    prompts = sum(teacher.tokens(question.system + question.prompt) for question in asked)
-    completions = sum(teacher.tokens(draft.response_strong) for draft in drafts)
-    cost, most = settings.price.of(prompts, completions), sum(teacher.most_usd(settings, q) for q in asked)
-    print(f"{len(drafts)} prompts to {settings.model}: about {prompts:,} tokens in and {completions:,} out")
-    print(f"about {cost:.4f} USD, at most {most:.4f} USD; --max-cost is {settings.max_cost_usd} USD")
-
-
-def confirm() -> None:
-    if not sys.stdin.isatty():
-        raise Stop("nobody is there to agree to the cost. Give --yes.")
-    if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Stop("nothing was asked")
 
 
 def ledger_path(job: Workload, settings: teacher.Settings, seed: int, systems: dict[str, str]) -> Path:

@@ -1,19 +1,38 @@
-"""Answers a snapshot with a run's model: greedy, unconstrained, batched; killed, it goes on where it was.
+"""Answers a snapshot with a run's model, or with a model behind an endpoint; killed, it goes on where it was.
 
 Run: python -m scripts.eval.generate -r <run> [--backend merged|base|null] [--split test] [--limit N] [--filter K=V]
+     python -m scripts.eval.generate -r <run> --model openai/gpt-4o-mini [--taught] [--name strong] [--max-cost 2]
 merged is the trained model; base the model it was trained from; null answers nothing, which is what guessing scores.
+Greedy, and free unless --constrained holds every answer to the task's JSON Schema.
 """
 
+import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill import answers, cli, models, progress, project, prompt, runs, snapshots, workload
+from potstill import (
+    answers,
+    cli,
+    endpoint,
+    grading,
+    models,
+    paid,
+    progress,
+    project,
+    prompt,
+    runs,
+    snapshots,
+    teacher,
+    workload,
+)
 from potstill.files import canonical_json, sha256_text, stage_lock
 from potstill.ledger import Ledger
 from potstill.records import Example, Prediction, write_jsonl
 from potstill.runs import RunRecord
-from potstill.stop import DATA, USAGE, Stop
+from potstill.stop import DATA, REJECT, UNAVAILABLE, USAGE, Stop
+from potstill.teacher import CapReached
 from potstill.workload import Workload
 
 BACKENDS = ("merged", "base", "null")
@@ -27,20 +46,48 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=snapshots.SPLITS, default="test")
     parser.add_argument("--limit", type=int, help="only the first N rows")
     parser.add_argument("--filter", metavar="KEY=VALUE", help="only rows with this task, or this metadata value")
+    parser.add_argument("--constrained", action="store_true", help="hold answers to the task's JSON Schema")
+    parser.add_argument("--name", help="of the answers; default: made of --backend or --model, and of --constrained")
+    remote = parser.add_argument_group("a model behind an endpoint")
+    paid.add_options(remote)
+    remote.add_argument("--taught", action="store_true", help="give it dataset.generate's instructions: a strong model")
+    remote.add_argument("--retry-errors", action="store_true", help="ask again where the last try ended in an error")
     arguments = parser.parse_args(argv)
-    record = runs.require_trained(project.find_run(cli.workload_name(arguments), arguments.run))
+    paid.check(arguments)
+    record = runs.read(project.find_run(cli.workload_name(arguments), arguments.run))
+    if not arguments.model:
+        runs.require_trained(record.run)
     job = workload.load(record.workload)
     examples = select(snapshots.read(record.snapshots[arguments.split]), arguments.filter, arguments.limit)
-    out = predictions_path(record.run, arguments.backend, arguments.split)
-    with stage_lock(out.parent, f"generate.{arguments.backend}"):
-        count = write_jsonl(out, answer(record, job, examples, arguments.backend, out))
-    print(f"{record.run}: {count} answers by {arguments.backend}")
+    name = name_of(arguments)
+    out = project.reports(record.run) / grading.file_of(name)
+    with stage_lock(out.parent, f"generate.{name}"):
+        if arguments.model:
+            found = answer_remotely(job, examples, arguments, out)
+        else:
+            found = answer(record, job, examples, arguments.backend, out, arguments.constrained)
+        count = write_jsonl(out, found)
+    print(f"{record.run}: {count} answers by {arguments.model or arguments.backend}")
     cli.done([out], f"fab eval.judge -r {record.run}")
+    if count < len(examples):
+        raise Stop(
+            f"{len(examples) - count} rows got no answer; those that did are written. "
+            "Run this again with --retry-errors, or judge what is there with --partial.",
+            UNAVAILABLE,
+        )
 
 
-def predictions_path(run: str, backend: str, split: str) -> Path:
-    name = [part for part in ("predictions", split if split != "test" else "", backend if backend != "merged" else "")]
-    return project.reports(run) / (".".join(part for part in name if part) + ".jsonl")
+def name_of(arguments: argparse.Namespace) -> str:
+    """The answers' name: `merged` has none of its own in file names; other splits stand in front."""
+    made = re.sub(r"[^a-z0-9]+", "-", arguments.model.lower()).strip("-") if arguments.model else arguments.backend
+    name = arguments.name or made + ("-constrained" if arguments.constrained else "")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise Stop(f"--name {name!r}: want lower-case letters, digits, - and _, at most 64", USAGE)
+    if arguments.name and arguments.name in (*BACKENDS, *snapshots.SPLITS):
+        raise Stop(f"--name {name!r} means something else already", USAGE)
+    if arguments.split == "test":
+        return name
+    return arguments.split if name == grading.TUNED else f"{arguments.split}.{name}"
 
 
 def select(examples: Iterator[Example], condition: str | None, limit: int | None) -> list[Example]:
@@ -53,26 +100,80 @@ def select(examples: Iterator[Example], condition: str | None, limit: int | None
     return kept[:limit]
 
 
-def answer(record: RunRecord, job: Workload, examples: list[Example], backend: str, out: Path) -> Iterator[Prediction]:
+def answer(
+    record: RunRecord, job: Workload, examples: list[Example], backend: str, out: Path, constrained: bool = False
+) -> Iterator[Prediction]:
     """Yields the predictions in the snapshot's order. The ledger holds what is done until the file is written."""
     if backend == "null":
         yield from (null_prediction(job, example) for example in examples)
         return
-    ledger_path = out.with_name(f".{out.stem}.ledger")
     model, tokenizer = load(record, backend)
     rendered = {e.id: prompt.prompt_ids(e.system, e.prompt, tokenizer) for e in examples}
     by_id = {e.id: e for e in examples}
-    fingerprint = sha256_text(canonical_json([record.model_dump(), backend, list(by_id)]))
-    with Ledger(ledger_path, fingerprint, restart=not matches(ledger_path, fingerprint), alone=True) as ledger:
+    inputs = canonical_json([record.model_dump(), backend, constrained, list(by_id)])
+    with open_ledger(out, inputs) as ledger:
         # answers of like length end together, so a batch wastes little
         ledger.add((e.id, {}) for e in sorted(examples, key=lambda e: (e.task, len(rendered[e.id]))))
         done = ledger.counts()["done"]
         with_bar = progress.track(batches(ledger), f"generate {backend}", -(-(len(examples) - done) // BATCH))
         for ids in with_bar:
-            ledger.finish_many(generate_batch(job, [by_id[i] for i in ids], rendered, model, tokenizer, backend))
+            batch = [by_id[i] for i in ids]
+            ledger.finish_many(generate_batch(job, batch, rendered, (model, tokenizer), backend, constrained))
         results = dict(ledger.results())
         yield from (Prediction.model_validate(results[e.id]) for e in examples)
-    for leftover in ledger_path.parent.glob(f"{ledger_path.name}*"):
+    remove_ledger(out)
+
+
+def answer_remotely(
+    job: Workload, examples: list[Example], arguments: argparse.Namespace, out: Path
+) -> Iterator[Prediction]:
+    """Yields the predictions of what was answered, in the snapshot's order, whatever stopped the asking.
+
+    Raises Stop 100 when the cap, and 75 when the day's tokens are used up: what is answered stays in the ledger.
+    """
+    asked = endpoint.questions(job, examples, arguments.taught, arguments.constrained)
+    settings = paid.settings(arguments, max(question.max_tokens or 0 for question in asked))
+    paid.estimate(settings, asked, (example.response for example in examples))
+    with open_ledger(out, endpoint.inputs(settings, asked)) as ledger:
+        if arguments.retry_errors:
+            ledger.retry_failed()
+        ledger.add((question.key, {}) for question in asked)
+        left = ledger.counts()["todo"]
+        print(f"{len(asked) - left} of {len(asked)} prompts are answered already, or failed")
+        if left and not arguments.yes:
+            paid.confirm()
+        try:
+            with teacher.finishing() as halt:
+                for _ in progress.track(endpoint.ask(ledger, settings, asked, halt), "ask", left):
+                    pass
+        except CapReached:
+            spent = sum(result["cost_usd"] for _, result in ledger.results())
+            raise Stop(
+                f"{spent:.4f} USD are spent and --max-cost is {settings.max_cost_usd}: one more call could cost too "
+                "much. What was answered is kept. Raise --max-cost and run this again to go on.",
+                REJECT,
+            ) from None
+        results, failed = dict(ledger.results()), dict(ledger.failures())
+        yield from (endpoint.prediction(job, e, results[e.id], settings.model) for e in examples if e.id in results)
+    for key, reason in list(failed.items())[:3]:
+        print(f"no answer to {key}: {reason}")
+    if not failed:
+        remove_ledger(out)
+
+
+def ledger_path(out: Path) -> Path:
+    return out.with_name(f".{out.stem}.ledger")
+
+
+def open_ledger(out: Path, inputs: str) -> Ledger:
+    """The ledger of unfinished work on just these inputs, or a new one."""
+    path, fingerprint = ledger_path(out), sha256_text(inputs)
+    return Ledger(path, fingerprint, restart=not matches(path, fingerprint), alone=True)
+
+
+def remove_ledger(out: Path) -> None:
+    path = ledger_path(out)
+    for leftover in path.parent.glob(f"{path.name}*"):
         leftover.unlink()
 
 
@@ -102,11 +203,18 @@ def load(record: RunRecord, backend: str) -> tuple[Any, Any]:
 
 
 def generate_batch(
-    job: Workload, batch: list[Example], rendered: dict[str, list[int]], model: Any, tokenizer: Any, backend: str
+    job: Workload,
+    batch: list[Example],
+    rendered: dict[str, list[int]],
+    loaded: tuple[Any, Any],
+    backend: str,
+    constrained: bool,
 ) -> list[tuple[str, dict[str, Any]]]:
+    model, tokenizer = loaded
     limit = max(job.settings.tasks[e.task].max_new_tokens for e in batch)
+    schemas = [job.schemas[e.task].model_json_schema() for e in batch] if constrained else None
     rows = []
-    for generated in models.generate(model, tokenizer, [rendered[e.id] for e in batch], limit):
+    for generated in models.generate(model, tokenizer, [rendered[e.id] for e in batch], limit, schemas=schemas):
         example = batch[generated.index]
         prediction = answers.predict_row(
             job,
@@ -117,7 +225,7 @@ def generate_batch(
             completion_tokens=len(generated.ids),
             latency_ms=generated.latency_ms,
             finish_reason=generated.finish_reason,
-            backend=f"transformers {backend}",
+            backend=f"transformers {backend}{' constrained' if constrained else ''}",
         )
         rows.append((example.id, prediction.model_dump()))
     return rows

@@ -1,4 +1,4 @@
-"""The decoder of potstill/decoding.py against transformers' own generate, on models with random weights."""
+"""potstill/gemma3.py and decoding.py against transformers' own generate, on models with random weights."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from potstill import decoding, models
+from potstill import decoding, gemma3, models
 
 VOCABULARY = 97
 # many, so that answers end at different times
@@ -41,7 +41,7 @@ def model(seed: int, *, layers: int = 3, heads: int = 4, kv_heads: int = 1, wind
 
 def reference(made: Gemma3ForCausalLM, prompts: list[list[int]], most: int) -> list[list[int]]:
     """One prompt at a time, so that nothing is padded."""
-    return [cut(models._transformers(made, [prompt], most, STOPS)[0]) for prompt in prompts]
+    return [cut(models.by_transformers(made, [prompt], most, STOPS, [None])[0]) for prompt in prompts]
 
 
 def cut(ids: list[int]) -> list[int]:
@@ -54,10 +54,10 @@ PROMPTS = st.lists(st.lists(st.integers(7, VOCABULARY - 1), min_size=1, max_size
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 5), prompts=PROMPTS, most=st.integers(1, 24), kv_heads=st.sampled_from((1, 2, 4)))
-def test_answers_are_those_of_transformers(seed: int, prompts: list[list[int]], most: int, kv_heads: int):
+def test_answers_are_those_ofby_transformers(seed: int, prompts: list[list[int]], most: int, kv_heads: int):
     made = model(seed, kv_heads=kv_heads)
     wanted = reference(made, prompts, most)
-    assert decoding.answer(made, prompts, most, STOPS) == wanted
+    assert decoding.answer(made, prompts, most, STOPS, [None] * len(prompts)) == wanted
 
 
 def test_hidden_states_are_equal_beyond_the_window_and_with_rope_scaling():
@@ -69,7 +69,7 @@ def test_hidden_states_are_equal_beyond_the_window_and_with_rope_scaling():
     ids = torch.randint(7, VOCABULARY, (2, 50), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         wanted = made.model(ids).last_hidden_state
-        decoder = decoding.Decoder(made)
+        decoder = gemma3.Decoder(made)
         cache = decoder.new_cache(2, 60)
         # in pieces, as an answer grows
         parts = [
@@ -85,31 +85,31 @@ def test_a_guess_that_is_wrong_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     prompts = [[7, 8, 9, 10] * 6, [11, 12] * 9]
     wanted = reference(made, prompts, 20)
     monkeypatch.setattr(decoding.Row, "guess", lambda row, count: [13, 14, 15][:count])
-    assert decoding.answer(made, prompts, 20, STOPS) == wanted
+    assert decoding.answer(made, prompts, 20, STOPS, [None] * 2) == wanted
 
 
 def test_right_guesses_save_steps(monkeypatch: pytest.MonkeyPatch):
     made = model(2)
     wanted = reference(made, [[7, 8, 9]], 24)
     steps = []
-    forward = decoding.Decoder.forward
-    monkeypatch.setattr(decoding.Decoder, "forward", lambda *given: steps.append(1) or forward(*given))
+    forward = gemma3.Decoder.forward
+    monkeypatch.setattr(gemma3.Decoder, "forward", lambda *given: steps.append(1) or forward(*given))
     # what the model is about to say stands in the prompt already, as in a job that copies
     told = wanted[0] * 3
     monkeypatch.setattr(decoding.Row, "guess", lambda row, count: told[len(row.tokens) - row.start :][:count])
-    assert decoding.answer(made, [[7, 8, 9]], 24, STOPS) == wanted
+    assert decoding.answer(made, [[7, 8, 9]], 24, STOPS, [None]) == wanted
     assert len(steps) <= 2 + len(wanted[0]) / decoding.MOST_TRIED
 
 
 def test_rows_that_ended_leave_the_cache(monkeypatch: pytest.MonkeyPatch):
     made = model(4)
     rows = []
-    forward = decoding.Decoder.forward
-    monkeypatch.setattr(decoding.Decoder, "forward", lambda *given: rows.append(len(given[1])) or forward(*given))
+    forward = gemma3.Decoder.forward
+    monkeypatch.setattr(gemma3.Decoder, "forward", lambda *given: rows.append(len(given[1])) or forward(*given))
     prompts = [[7 + i, 9, 11 + i] for i in range(8)]
     answers = reference(made, prompts, 30)
     lengths = sorted(map(len, answers))
-    decoding.generate(decoding.Decoder(made), prompts, 30, STOPS)
+    decoding.generate(gemma3.Decoder(made), prompts, 30, STOPS, [None] * 8)
     assert lengths[0] < lengths[-1], "the answers should end at different times"
     assert rows[-1] < len(prompts)
 
@@ -119,16 +119,16 @@ def test_rows_that_ended_leave_the_cache(monkeypatch: pytest.MonkeyPatch):
 )
 def test_other_models_are_left_to_transformers(changes: dict[str, object]):
     made = model(5, **changes)
-    assert not decoding.supports(made)
+    assert not gemma3.supports(made)
 
 
 def test_what_is_supported():
-    assert decoding.supports(model(5))
+    assert gemma3.supports(model(5))
 
 
 def test_the_models_own_parameters_stay_what_they_were():
     made = model(6)
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    decoding.Decoder(made)
+    gemma3.Decoder(made)
     after = made.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

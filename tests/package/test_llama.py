@@ -85,7 +85,7 @@ def test_chat_renders_the_training_template(server: llama.Server, loaded: tuple)
     text = tiny_gemma.sentences(1, seed=6)[0]
     ids = prompt.prompt_ids(tiny_gemma.SYSTEM, text, tokenizer)
     wanted = next(llama.generate(server, [ids], 8)).text
-    assert llama.chat(server, prompt.messages(tiny_gemma.SYSTEM, text), 8).strip() == wanted.strip()
+    assert "".join(llama.stream(server, prompt.messages(tiny_gemma.SYSTEM, text), 8)).strip() == wanted.strip()
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_before_anything_runs(server: llama.Server) -> None:
