@@ -4,12 +4,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from potstill import answers, daily, project, teacher
+from potstill import answers, daily, pricing, project, teacher
 from potstill.files import canonical_json
 from potstill.ledger import Ledger
+from potstill.pricing import Budget
 from potstill.records import Example, Prediction
 from potstill.stop import BUSY, Stop
-from potstill.teacher import Budget, Question, Reply, Settings
+from potstill.teacher import Question, Reply, Settings
 from potstill.workload import Workload
 
 LEASE_S = 3600
@@ -38,7 +39,7 @@ def ask(ledger: Ledger, settings: Settings, asked: list[Question], halt: threadi
     limit = project.load_project().daily_token_budget
     while items := ledger.claim(4 * settings.concurrency, LEASE_S):
         batch, day = [by_key[item.key] for item in items], daily.today()
-        coming = sum(teacher.tokens(question.system + question.prompt) for question in batch)
+        coming = sum(pricing.tokens(question.system + question.prompt) for question in batch)
         if daily.used(day) + coming > limit:
             raise Stop(
                 f"{daily.used(day):,} tokens are used on {day} and daily_token_budget in configs/project.yaml is "

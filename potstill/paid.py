@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from potstill import credentials, teacher
+from potstill import credentials, pricing, teacher
+from potstill.pricing import Price
 from potstill.stop import Stop
-from potstill.teacher import Price, Question, Settings
+from potstill.teacher import Question, Settings
 
 
 def add_options(group: Any, *, max_tokens: int | None = None) -> None:
@@ -54,7 +55,7 @@ def price_of(arguments: argparse.Namespace) -> Price:
         if not found:
             raise Stop(f"--price {arguments.price!r}: want USD per million tokens in and out, as in --price 0.15,0.60")
         return Price(float(found[1]) / 1e6, float(found[2]) / 1e6)
-    known = teacher.known_price(arguments.model)
+    known = pricing.known_price(arguments.model)
     if known is None:
         raise Stop(
             f"LiteLLM has no price for {arguments.model}, so --max-cost could not hold. Give --price IN,OUT in USD per "
@@ -66,8 +67,8 @@ def price_of(arguments: argparse.Namespace) -> Price:
 def estimate(settings: Settings, questions: Iterable[Question], expected: Iterable[str]) -> None:
     """Prints what asking will cost, given answers about as long as the `expected` ones."""
     asked = list(questions)
-    prompts = sum(teacher.tokens(question.system + question.prompt) for question in asked)
-    completions = sum(map(teacher.tokens, expected))
+    prompts = sum(pricing.tokens(question.system + question.prompt) for question in asked)
+    completions = sum(map(pricing.tokens, expected))
     cost, most = settings.price.of(prompts, completions), sum(teacher.most_usd(settings, q) for q in asked)
     print(f"{len(asked)} prompts to {settings.model}: about {prompts:,} tokens in and {completions:,} out")
     print(f"about {cost:.4f} USD, at most {most:.4f} USD; --max-cost is {settings.max_cost_usd} USD")

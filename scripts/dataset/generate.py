@@ -16,9 +16,10 @@ from typing import Any
 from potstill import answers, cli, database, leaves, paid, progress, project, teacher, workload
 from potstill.files import canonical_json, sha256_text, stage_lock, write_json
 from potstill.ledger import Ledger
+from potstill.pricing import Budget, CapReached
 from potstill.records import Exemplar
 from potstill.stop import REJECT, UNAVAILABLE, Stop
-from potstill.teacher import CapReached, Question, Reply
+from potstill.teacher import Question, Reply
 from potstill.workload import Workload
 
 LEASE_S = 3600
@@ -113,7 +114,7 @@ def work(
 ) -> Iterator[None]:
     """Yields once per answer, after it is recorded."""
     by_id = {draft.id: draft for draft in left}
-    budget = teacher.Budget(settings.max_cost_usd, sum(result["cost_usd"] for _, result in ledger.results()))
+    budget = Budget(settings.max_cost_usd, sum(result["cost_usd"] for _, result in ledger.results()))
     while items := ledger.claim(16 * settings.concurrency, LEASE_S):
         # a run for more exemplars may have left items behind that this one was not asked for
         wanted = [by_id[item.key] for item in items if item.key in by_id]

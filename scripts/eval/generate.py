@@ -29,10 +29,10 @@ from potstill import (
 )
 from potstill.files import canonical_json, sha256_text, stage_lock
 from potstill.ledger import Ledger
+from potstill.pricing import CapReached
 from potstill.records import Example, Prediction, write_jsonl
 from potstill.runs import RunRecord
 from potstill.stop import DATA, REJECT, UNAVAILABLE, USAGE, Stop
-from potstill.teacher import CapReached
 from potstill.workload import Workload
 
 BACKENDS = ("merged", "base", "null")
