@@ -29,7 +29,8 @@ class Service:
                 with service.lock:
                     service.asked.append({"path": self.path, **body})
                     number = len(service.asked)
-                service.reply(self, service.misbehave(number, prompt) or ("content", service.known[prompt]))
+                self.right = service.known[prompt]
+                service.reply(self, service.misbehave(number, prompt) or ("content", self.right))
 
             def log_message(self, *_):
                 pass
@@ -44,6 +45,10 @@ class Service:
         kind, value = fault
         if kind == "hang":
             time.sleep(float(str(value)))
+        if kind == "slow":
+            # a right answer, after a while
+            time.sleep(float(str(value)))
+            kind, value = "content", handler.right
         if kind in ("hang", "close"):
             handler.close_connection = True
             return

@@ -63,10 +63,13 @@ def main(argv: list[str] | None = None) -> None:
     out = project.reports(record.run) / grading.file_of(name)
     with stage_lock(out.parent, f"generate.{name}"):
         if arguments.model:
-            found = answer_remotely(job, examples, arguments, out)
+            found = list(answer_remotely(job, examples, arguments, out))
         else:
-            found = answer(record, job, examples, arguments.backend, out, arguments.constrained)
+            found = list(answer(record, job, examples, arguments.backend, out, arguments.constrained))
         count = write_jsonl(out, found)
+        # only now: a kill before the file is whole must cost nothing
+        if count == len(examples):
+            remove_ledger(out)
     print(f"{record.run}: {count} answers by {arguments.model or arguments.backend}")
     cli.done([out], f"fab eval.judge -r {record.run}")
     if count < len(examples):
@@ -121,7 +124,6 @@ def answer(
             ledger.finish_many(generate_batch(job, batch, rendered, (model, tokenizer), backend, constrained))
         results = dict(ledger.results())
         yield from (Prediction.model_validate(results[e.id]) for e in examples)
-    remove_ledger(out)
 
 
 def answer_remotely(
@@ -157,8 +159,6 @@ def answer_remotely(
         yield from (endpoint.prediction(job, e, results[e.id], settings.model) for e in examples if e.id in results)
     for key, reason in list(failed.items())[:3]:
         print(f"no answer to {key}: {reason}")
-    if not failed:
-        remove_ledger(out)
 
 
 def ledger_path(out: Path) -> Path:
