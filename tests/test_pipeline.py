@@ -242,3 +242,23 @@ def test_a_row_of_no_loss_is_never_trained_on(distilled: Distilled):
     tokenizer = models.load_tokenizer(REPO / "models/nano")
     kept, _ = rows.training_rows(distilled.examples("train"), tokenizer, 512)
     assert all(any(label != rows.IGNORED for label in row["labels"]) for row in kept)
+
+
+CHECKPOINTING = """
+from potstill import runs
+from scripts.train import run
+
+record, settings = runs.read("small"), runs.resolved_config("small")
+for wanted in (False, True):
+    sft = settings.sft.model_copy(update={"gradient_checkpointing": wanted})
+    model, _ = run.load(record, settings.model_copy(update={"sft": sft}))
+    print("checkpointing", wanted, model.is_gradient_checkpointing)
+"""
+
+
+def test_activations_are_computed_twice_only_where_the_config_says_so(distilled: Distilled):
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    command = [sys.executable, "-c", CHECKPOINTING]
+    done = subprocess.run(command, cwd=distilled.folder, env=environment, capture_output=True, text=True, check=True)
+    told = [line for line in done.stdout.splitlines() if line.startswith("checkpointing")]
+    assert told == ["checkpointing False False", "checkpointing True True"]
