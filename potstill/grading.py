@@ -9,13 +9,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from potstill import config, slots
+from potstill import alignment, config, slots
 from potstill.fences import Question
 from potstill.files import sha256_file
 from potstill.leaves import ABSENT, pairs, place
 from potstill.records import Example, Prediction, Record, SlotSpec, Verdict, parse_row, read_jsonl
-from potstill.slots import OwnLevels, Score
+from potstill.slots import Options, OwnLevels, Score
 from potstill.stop import DATA, Stop
+from potstill.values import is_writable
 
 RULE = "rule"
 TUNED = "merged"
@@ -54,10 +55,16 @@ class Judged(Record):
     cached: int
     errors: int
     cost_usd: float
+    # with repeats, how far the scores of one question were apart at most
+    spread_max: float | None = None
 
 
 class JudgeRun(Record):
-    """reports/<run>/judge_run_<timestamp>.json: written last, so its existence means that its verdicts are whole."""
+    """reports/<run>/judge_run_<timestamp>.json: written last, so its existence means that its verdicts are whole.
+
+    `void` says why no verdict of the run may be used: a canary passed. `incomplete` says why questions were left out:
+    a cost cap. Both are None in a run that may be used.
+    """
 
     run: str
     created_at: str
@@ -66,6 +73,12 @@ class JudgeRun(Record):
     prompt_sha256: str
     snapshots: dict[str, str]
     judged: dict[str, Judged]
+    void: str | None = None
+    incomplete: str | None = None
+    # planted answers asked in this run, or answered from the cache
+    canaries: int = 0
+    repeats: int = 1
+    transcripts: str | None = None
 
 
 def file_of(name: str) -> str:
@@ -99,14 +112,15 @@ def grade(example: Example, prediction: Prediction, levels: dict[str, float], ow
     """Grades every slot of one answer, in the order of the example's slots. `own`: the workload's own levels."""
     try:
         reference = json.loads(example.response)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Stop(f"id {example.id!r}: the reference is not JSON. Run fab dataset.clean.", DATA) from None
     unusable = why_unusable(prediction)
     grades = []
     candidate = ABSENT if unusable else prediction.parsed
+    match = alignment.of_row(example, own) if any(spec.align for spec in example.slots.values()) else None
     for name, spec in example.slots.items():
-        threshold = threshold_of(example, name, spec, levels, own)
-        for at, want, found in pairs(reference, candidate, place(name, spec)):
+        threshold, options = threshold_of(example, name, spec, levels, own), slots.options_of(example, name)
+        for at, want, found in pairs(reference, candidate, place(name, spec), match(name) if match else None):
             if spec.path is not None:
                 at = f"{name}{at[at.index('[') :]}" if "[" in at else name
             decided: Score | None
@@ -114,31 +128,35 @@ def grade(example: Example, prediction: Prediction, levels: dict[str, float], ow
             if spec.level in own:
                 decided = slots.by_own_rule(own[spec.level], want, found, unusable, example.prompt, threshold)
             else:
-                decided, question = decide(at, spec, threshold, want, found, unusable)
+                decided, question = decide(at, spec, threshold, want, found, unusable, options)
             grades.append(Grade(example, at, spec, threshold, want, found, decided, question))
     return grades
 
 
 def decide(
-    at: str, spec: SlotSpec, threshold: float, want: Any, found: Any, unusable: str | None
+    at: str, spec: SlotSpec, threshold: float, want: Any, found: Any, unusable: str | None, options: Options
 ) -> tuple[Score | None, Question | None]:
     """(the score, None) when a rule decides, else (None, the question)."""
-    options: dict[str, Any] = {"tolerance": spec.tolerance, "threshold": threshold}
-    # a reference that cannot be scored against itself is the error, not the answer
-    itself = slots.score(spec.level, want, want, **options)
-    if itself.status == "error":
-        return itself, None
+    # a reference that cannot be scored against itself is the error, not the answer; a rule that sees two values says so
+    if unusable or found is None or found is ABSENT or options.nulls:
+        itself = slots.score_with(spec.level, want, want, options, threshold)
+        if itself.status == "error":
+            return itself, None
     if unusable:
         return Score(0.0, False, "scored", unusable), None
-    if spec.level == "llm_similarity" and slots.by_rule(spec.level, want, found) is None:
-        return None, Question(at, slots.text(want), slots.text(found))
-    return slots.score(spec.level, want, found, **options), None
+    if spec.level == "llm_similarity":
+        sides = [slots.without_blanks(side, options.nulls) if options.nulls else side for side in (want, found)]
+        if slots.by_rule(spec.level, *sides) is None:
+            return None, Question(at, slots.text(want), slots.text(found))
+    return slots.score_with(spec.level, want, found, options, threshold), None
 
 
 def why_unusable(prediction: Prediction) -> str | None:
     if not prediction.valid_json:
         return "no valid JSON"
-    return None if prediction.valid_schema else "valid JSON that breaks the schema"
+    if not prediction.valid_schema:
+        return "valid JSON that breaks the schema"
+    return None if is_writable(prediction.parsed) else "JSON that no file can hold"
 
 
 def threshold_of(example: Example, path: str, spec: SlotSpec, levels: dict[str, float], own: OwnLevels) -> float:
@@ -177,20 +195,24 @@ def verdict(grade: Grade, result: dict[str, Any] | None, model: str) -> Verdict:
     )
 
 
-def judge_runs(folder: Path) -> list[JudgeRun]:
-    """Every judge run of a report folder, the newest first."""
+def judge_runs(folder: Path, unusable: bool = False) -> list[JudgeRun]:
+    """Every judge run of a report folder, the newest first; void and incomplete ones only where `unusable` is given."""
     paths = sorted(folder.glob("judge_run_*.json"), reverse=True)
-    return [parse_row(path.read_text(encoding="utf-8"), JudgeRun, str(path), MEND) for path in paths]
+    found = [parse_row(path.read_text(encoding="utf-8"), JudgeRun, str(path), MEND) for path in paths]
+    return [run for run in found if unusable or (run.void is None and run.incomplete is None)]
 
 
 def read_judged(
-    folder: Path, name: str, examples: dict[str, Example], judge_runs: list[JudgeRun], snapshot_sha256: str
+    folder: Path, name: str, examples: dict[str, Example], usable: list[JudgeRun], snapshot_sha256: str
 ) -> tuple[list[Row], JudgeRun, Judged]:
     """The newest verdicts on the answers `name`, by answer. Raises Stop 65 when there are none, or they are stale."""
     mend = f"Run fab eval.judge -r {folder.name}."
-    judge_run = next((found for found in judge_runs if name in found.judged), None)
+    judge_run = next((found for found in usable if name in found.judged), None)
     if judge_run is None:
-        raise Stop(f"{folder}: the answers of {name} are not judged yet. {mend}", DATA)
+        every = judge_runs(folder, unusable=True)
+        told = next((run.void or run.incomplete for run in every if name in run.judged), None)
+        why = f"have no judge run that can be used: {told}" if told else "are not judged yet"
+        raise Stop(f"{folder}: the answers of {name} {why}. {mend}", DATA)
     judged = judge_run.judged[name]
     path = folder / judged.predictions
     if not path.is_file():

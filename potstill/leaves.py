@@ -1,7 +1,9 @@
 """The leaves of an answer: dotted paths through objects and lists, and the two sides of each leaf side by side."""
 
 import functools
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from potstill.records import SlotSpec
@@ -16,6 +18,10 @@ class Absent:
 
 
 ABSENT = Absent()
+# match(which list of the path, where it is, reference items, candidate items) -> the items side by side
+Match = Callable[[int, str, list[Any], list[Any]], list[tuple[Any, Any]]]
+# how an escaped backslash and an escaped dot pass through the split of a path
+_ESCAPES = {"\\\\": "\ue000", "\\.": "\ue001"}
 
 
 def place(name: str, spec: SlotSpec) -> str:
@@ -25,13 +31,16 @@ def place(name: str, spec: SlotSpec) -> str:
 
 @functools.lru_cache(4096)
 def steps(path: str) -> tuple[str, ...]:
-    """'items[].price' -> ('items', '[]', 'price'); '.', the whole, has none. Raises Stop 2 for an empty step."""
+    r"""'items[].price' -> ('items', '[]', 'price'); '.', the whole, has none. Raises Stop 2 for an empty step.
+
+    A backslash keeps the dot of a key: r'a\.b' is the one key 'a.b'. An empty key, or one that ends in [], has no path.
+    """
     found: list[str] = []
     if path == ".":
         return ()
-    for part in path.split("."):
+    for part in re.sub(r"\\[\\.]", lambda match: _ESCAPES[match[0]], path).split("."):
         key = part.rstrip("[]") if part.endswith("[]") else part
-        found += [*([key] if key else []), *["[]"] * ((len(part) - len(key)) // 2)]
+        found += [*([_unescaped(key)] if key else []), *["[]"] * ((len(part) - len(key)) // 2)]
         if not part or (len(part) - len(key)) % 2:
             raise Stop(f"slot path {path!r}: want keys joined by dots, with [] after a list, as in items[].price")
     return tuple(found)
@@ -39,30 +48,58 @@ def steps(path: str) -> tuple[str, ...]:
 
 def leaf(value: Any, path: str) -> Any:
     """The value at a dotted path, or ABSENT; with `[]` in the path, the list of values at it."""
-    for number, step in enumerate(names := steps(path)):
+    return leaf_at(value, steps(path))
+
+
+def leaf_at(value: Any, names: tuple[str, ...]) -> Any:
+    """`leaf` for a path that is taken apart already."""
+    for number, step in enumerate(names):
         if step == "[]":
-            if not isinstance(value, list):
-                return ABSENT
-            rest = ".".join(names[number + 1 :]).replace(".[]", "[]")
-            return [leaf(item, rest) if rest else item for item in value]
+            return [leaf_at(item, names[number + 1 :]) for item in value] if isinstance(value, list) else ABSENT
         value = _child(value, step)
     return value
 
 
-def pairs(reference: Any, candidate: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """(path, reference value, candidate value) of every leaf at `path`; list items are paired by index.
+def leaf_paths(*values: Any) -> list[str]:
+    """The paths of all scalars below some values, in the order met, list indexes left out: a, items[].price."""
+    found: dict[str, None] = {}
+    todo = [("", value) for value in reversed(values)]
+    while todo:
+        at, value = todo.pop()
+        if isinstance(value, dict):
+            known = [(key, item) for key, item in value.items() if key and not key.endswith("[]")]
+            todo += [(f"{at}.{escaped(key)}" if at else escaped(key), item) for key, item in reversed(known)]
+        elif isinstance(value, list):
+            todo += [(f"{at}[]", item) for item in reversed(value)]
+        else:
+            found[at or "."] = None
+    return list(found)
 
-    The paths name the index: `items[0].price`. Two empty lists make one pair of ABSENTs, which passes.
+
+def escaped(key: str) -> str:
+    """A key as a step of a path."""
+    return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def pairs(reference: Any, candidate: Any, path: str, match: Match | None = None) -> Iterator[tuple[str, Any, Any]]:
+    """(path, reference value, candidate value) of every leaf at `path`.
+
+    List items are paired by index, or as `match` pairs them (potstill/alignment.py): the reference's items in their
+    order, then what only the candidate has. The paths name that place: `items[0].price`. Two empty lists make one pair
+    of ABSENTs, which passes.
     """
-    yield from _pairs(reference, candidate, steps(path), "")
+    yield from _pairs(reference, candidate, steps(path), "", 0, match or _by_index)
 
 
-def _pairs(reference: Any, candidate: Any, todo: tuple[str, ...], at: str) -> Iterator[tuple[str, Any, Any]]:
+def _pairs(
+    reference: Any, candidate: Any, todo: tuple[str, ...], at: str, depth: int, match: Match
+) -> Iterator[tuple[str, Any, Any]]:
     if not todo:
         yield at, reference, candidate
     elif todo[0] != "[]":
-        where = f"{at}.{todo[0]}" if at else todo[0]
-        yield from _pairs(_child(reference, todo[0]), _child(candidate, todo[0]), todo[1:], where)
+        name = escaped(todo[0])
+        where = f"{at}.{name}" if at else name
+        yield from _pairs(_child(reference, todo[0]), _child(candidate, todo[0]), todo[1:], where, depth, match)
     elif not any(isinstance(side, list) and side for side in (reference, candidate)):
         both_empty = reference == [] and candidate == []
         where = at + ".".join(["", *todo]).replace(".[]", "[]")
@@ -70,11 +107,17 @@ def _pairs(reference: Any, candidate: Any, todo: tuple[str, ...], at: str) -> It
     else:
         left = reference if isinstance(reference, list) else []
         right = candidate if isinstance(candidate, list) else []
-        for index in range(max(len(left), len(right))):
-            a = left[index] if index < len(left) else ABSENT
-            b = right[index] if index < len(right) else ABSENT
-            yield from _pairs(a, b, todo[1:], f"{at}[{index}]")
+        for index, (a, b) in enumerate(match(depth, at, left, right)):
+            yield from _pairs(a, b, todo[1:], f"{at}[{index}]", depth + 1, match)
+
+
+def _by_index(depth: int, at: str, left: list[Any], right: list[Any]) -> list[tuple[Any, Any]]:
+    return list(itertools.zip_longest(left, right, fillvalue=ABSENT))
 
 
 def _child(value: Any, key: str) -> Any:
     return value.get(key, ABSENT) if isinstance(value, dict) else ABSENT
+
+
+def _unescaped(key: str) -> str:
+    return key.replace("\ue001", ".").replace("\ue000", "\\")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from potstill.files import atomic_open
 from potstill.stop import DATA, Stop
@@ -19,8 +19,30 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+# how texts are made alike before they are compared, in this order (potstill/rules.py)
+Step = Literal["text", "unicode", "lower", "punctuation", "articles", "space", "nospace"]
+
+
+# an option that is not given is not written either: rows without it stay as they were, byte by byte
+def _is_unset(value: Any) -> bool:
+    return not value
+
+
+_OMIT: Any = {"exclude_if": _is_unset}
+
+
+class KeyAlign(Record):
+    """List items are the same item when the value at `key` inside them is; `key` is a dotted path."""
+
+    key: str
+    normalise: list[Step] = Field(default_factory=list)
+
+
+Align = Literal["index", "best"] | KeyAlign
+
+
 class SlotSpec(Record):
-    """How one leaf of the answer is scored. `tolerance` is in the slot's own unit.
+    """How one leaf of the answer is scored. `tolerance` is in the slot's own unit. docs/slots.md explains every key.
 
     `path` is where the leaf is, when that is not the slot's own name: several slots may look at one leaf, and "." is
     the whole answer.
@@ -31,6 +53,40 @@ class SlotSpec(Record):
     tolerance: float | None = None
     threshold: float | None = None
     critical: bool = False
+    relative_tolerance: Annotated[float | None, Field(ge=0, allow_inf_nan=False, **_OMIT)] = None
+    type: Annotated[Literal["number", "price", "date"] | None, Field(**_OMIT)] = None
+    # a fixed one ("de", "en-GB"), or "metadata.<key>": what the row says of itself
+    locale: Annotated[str | None, Field(**_OMIT)] = None
+    normalise: list[Step] = Field(default_factory=list, exclude_if=_is_unset)
+    # what counts as null: absent keys, or absent keys and empty texts, lists and objects
+    nulls: Annotated[Literal["absent", "empty"] | None, Field(**_OMIT)] = None
+    multiplicity: Annotated[bool, Field(**_OMIT)] = False
+    partial: Annotated[Literal["f1", "jaccard", "precision", "recall"] | None, Field(**_OMIT)] = None
+    # one for every [] of the path, or a list of one each
+    align: Annotated[Align | list[Align] | None, Field(**_OMIT)] = None
+
+    @model_validator(mode="after")
+    def _options_fit_the_level(self) -> "SlotSpec":
+        for name in self.model_fields_set & _LEVELS_WITH.keys():
+            if getattr(self, name) and self.level not in _LEVELS_WITH[name]:
+                raise ValueError(f"{name} is an option of {', '.join(_LEVELS_WITH[name])}, not of {self.level}")
+        if self.type == "date" and self.level == "numeric_tol":
+            raise ValueError("numeric_tol reads type number or price; a date is level date_norm")
+        if self.locale and not self.type and self.level != "date_norm":
+            raise ValueError(f"{self.level} reads a locale only with type number or price")
+        return self
+
+
+_SIX = ("exact", "substring", "numeric_tol", "set_match", "date_norm", "llm_similarity")
+_LEVELS_WITH = {
+    "relative_tolerance": ("numeric_tol",),
+    "type": ("numeric_tol", "set_match"),
+    "locale": ("numeric_tol", "set_match", "date_norm"),
+    "normalise": ("exact", "substring", "set_match"),
+    "nulls": _SIX,
+    "multiplicity": ("set_match",),
+    "partial": ("set_match",),
+}
 
 
 class Exemplar(Record):

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from potstill.dates import LANGUAGES, MONTHS, find_dates
 from potstill.folding import fold
 from potstill.numerals import find_numbers, find_words
-from potstill.typed import AMBIGUOUS, parse_date, parse_number, parse_price
+from potstill.typed import (
+    AMBIGUOUS,
+    Price,
+    parse_date,
+    parse_number,
+    parse_price,
+    read_number,
+    read_price,
+    same_currency,
+)
 
 DAY = datetime.date(2025, 3, 4)
 days = st.dates(min_value=datetime.date(1000, 1, 1))
@@ -113,6 +122,58 @@ def test_what_is_no_price_is_refused(text):
 
 def test_the_currency_may_stand_beside_the_price():
     assert parse_price("45.33", hint="USD") == (Decimal("45.33"), "USD")
+
+
+@given(st.decimals(0, 10**7, places=2), st.sampled_from(["€", "EUR", "$", "kr", "Rp", "zł", ""]), st.booleans())
+def test_a_price_alone_is_read_as_in_a_longer_text(amount, sign, before):
+    written = f"{sign} {amount:,}" if before else f"{amount:,} {sign}"
+    assert read_price(written.strip()).amount == parse_price(written).amount == amount
+
+
+@pytest.mark.parametrize(
+    ("text", "locale", "want"),
+    [
+        ("1.299,00 €", None, "1299"),
+        ("1.299 €", None, "1299"),
+        ("1.299", "de", "1299"),
+        ("-Rp 759.906", None, "-759906"),
+        ("kr.32", None, "32"),
+        ("- 12.50", None, "12.50"),
+        ("€-12.50", None, "-12.50"),
+        ("now only 12,50 €", None, "12.50"),
+        ("35€ 99", None, "35.99"),
+        ("free", None, "0"),
+        ("1.299", None, AMBIGUOUS),
+        ("1.299 €", "en", AMBIGUOUS),
+        ("$3.459", "en-US", AMBIGUOUS),
+        ("10-12 €", None, AMBIGUOUS),
+        ("was 20, now 15 EUR", None, AMBIGUOUS),
+        ("50%", None, None),
+        ("1.2.3 €", None, None),
+        ("15.08.2017", None, None),
+        ("ask us", None, None),
+        ("9" * 500, None, None),
+    ],
+)
+def test_the_only_price_of_a_text_is_read_and_two_are_ambiguous(text, locale, want):
+    found = read_price(text, locale)
+    assert (found.amount if isinstance(found, Price) else found) == (Decimal(want) if isinstance(want, str) else want)
+
+
+def test_a_number_with_two_readings_is_told_from_none():
+    assert read_number("1.299") is read_number("-1,299") is AMBIGUOUS
+    assert read_number("1.299", "de") == 1299
+    assert read_number("1.299.000") == 1299000
+    assert read_number("heavy") is read_number("9" * 65) is read_number("") is None
+
+
+def test_two_currencies_can_be_one_or_cannot():
+    for a, b in (("$", "AUD"), ("€", "euros"), ("kr", "SEK"), ("kr.", "DKK"), ("US$", "$"), (None, "€"), ("₿", "€")):
+        assert same_currency(a, b)
+        assert same_currency(b, a)
+    for a, b in (("$", "€"), ("EUR", "USD"), ("US$", "A$"), ("zł", "Kč")):
+        assert not same_currency(a, b)
+        assert not same_currency(b, a)
 
 
 @pytest.mark.parametrize(
