@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from byhand import write_predictions
 
-from potstill import grading, judge
+from potstill import grading, judge, judge_canaries, judge_lexical
 from potstill.files import stage_lock
 from potstill.grading import JudgeRun
 from potstill.records import Verdict, read_jsonl
@@ -18,6 +18,8 @@ from scripts.eval import judge as script
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydantic")
 RUN = "batfit-byhand"
+WRONG = '{"score": 0.0, "reason": "another meaning"}'
+CANARIES = len(judge_canaries.canaries("any model"))
 REPO = Path(__file__).parents[2]
 
 
@@ -139,15 +141,17 @@ def test_a_run_that_was_stopped_goes_on_and_pays_nothing_twice(byhand):
     from litellm.llms.custom_llm import CustomLLM
 
     class Refusing(CustomLLM):
-        """Answers twice, then refuses the key until it is renewed."""
+        """Answers the canaries and two questions, then refuses the key until it is renewed."""
 
         calls, renewed = 0, False
 
-        def completion(self, *, model_response, **_):
+        async def acompletion(self, *, messages, model_response, **_):
             Refusing.calls += 1
-            if Refusing.calls == 3 and not Refusing.renewed:
+            if Refusing.calls == CANARIES + 3 and not Refusing.renewed:
                 raise litellm.AuthenticationError(message="sk-secret", llm_provider="refusing", model="m")
-            model_response.choices[0].message.content = '{"score": 0.9, "reason": "close"}'
+            prompt = messages[-1]["content"]
+            denied = "The pump never stops" in prompt or "The pump starts when" in prompt
+            model_response.choices[0].message.content = WRONG if denied else judge_lexical.answer(prompt)
             return model_response
 
     (byhand / "predictions.jsonl").unlink()
@@ -156,6 +160,7 @@ def test_a_run_that_was_stopped_goes_on_and_pays_nothing_twice(byhand):
     entry = {"provider": "refusing", "custom_handler": Refusing()}
     litellm.custom_provider_map.append(entry)
     options = ["-r", RUN, "--predictions", "merged", "-o", "model=refusing/m", "-o", "concurrency=1"]
+    options += ["-o", "price_per_million={input: 0, output: 0}"]
     try:
         with pytest.raises(Stop, match="refuses the call") as stop:
             script.main(options)
@@ -167,24 +172,29 @@ def test_a_run_that_was_stopped_goes_on_and_pays_nothing_twice(byhand):
     finally:
         litellm.custom_provider_map.remove(entry)
     # three free texts differ (row4's reference is null): two answers, one refusal, one answer
-    assert Refusing.calls == 4
+    assert Refusing.calls == CANARIES + 4
     assert newest(byhand).judged["merged"].calls == 3
-    assert sum(row.score == 0.9 for row in verdicts(byhand).values()) == 3
+    assert sum(row.judge == "refusing/m" for row in verdicts(byhand).values()) == 3
+    assert newest(byhand).canaries == CANARIES
     assert not list(byhand.glob(".judge-*"))
 
 
 def test_keys_come_from_env_files_and_the_ssh_agent_is_dropped(byhand, monkeypatch):
-    for name in ("POTSTILL_TEST_A", "POTSTILL_TEST_B", "POTSTILL_TEST_C"):
+    for name in ("POTSTILL_TEST_A", "POTSTILL_TEST_B", "POTSTILL_TEST_C", "POTSTILL_TEST_D"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("SSH_AUTH_SOCK", "agent.sock")
     monkeypatch.setenv("SSH_AGENT_PID", "1")
     monkeypatch.setenv("POTSTILL_TEST_A", "from the environment")
-    Path(".env").write_text("# keys\nPOTSTILL_TEST_A=no\nexport POTSTILL_TEST_B = 'a b'\n\nPOTSTILL_TEST_C=x=y\n")
-    script.main(["-r", RUN, "--predictions", "null"])
+    Path(".env").write_text(
+        "# keys\nPOTSTILL_TEST_A=no\nexport POTSTILL_TEST_B = 'a b'\n\nPOTSTILL_TEST_C=x=y\nPOTSTILL_TEST_D=no\n"
+    )
+    names = "environment=[POTSTILL_TEST_A, POTSTILL_TEST_B, POTSTILL_TEST_C]"
+    script.main(["-r", RUN, "--predictions", "null", "-o", names])
     assert os.environ["POTSTILL_TEST_A"] == "from the environment"
     assert os.environ["POTSTILL_TEST_B"] == "a b"
     assert os.environ["POTSTILL_TEST_C"] == "x=y"
+    assert "POTSTILL_TEST_D" not in os.environ, "a line of .env that is not the provider's stays out"
     assert "SSH_AUTH_SOCK" not in os.environ
     assert "SSH_AGENT_PID" not in os.environ
     Path(".env").write_text("OK=1\nsk-a-secret-that-stands-alone\n")
