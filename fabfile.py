@@ -158,7 +158,7 @@ def generate(
     limit=None,
     filter=None,
     constrained=False,
-    name=None,
+    answers=None,
     model=None,
     api_base=None,
     max_cost=None,
@@ -174,13 +174,30 @@ def generate(
 
 
 @step("eval.judge")
-def judge(c, workload=None, run=None, config=None, override=None, predictions=None, partial=False):
+def judge(
+    c,
+    workload=None,
+    run=None,
+    config=None,
+    override=None,
+    predictions=None,
+    partial=False,
+    pairwise=None,
+    max_cost=None,
+    yes=False,
+    dry_run=False,
+):
     """Score every slot of every answer, or of the named --predictions."""
 
 
 @step("eval.report")
-def report(c, workload=None, run=None, gate=False):
-    """Verdicts -> reports/<run>/report.{json,md,html}."""
+def report(c, workload=None, run=None, gate=False, promote=False, baseline=None):
+    """Verdicts -> reports/<run>/report.{json,md,html}; --gate ends with its verdict, --promote moves the alias."""
+
+
+@step("eval.calibrate")
+def calibrate(c, workload=None, run=None, labels=None, sample=None, days=None):
+    """Does the judge agree with people? Labels on its verdicts -> configs/certificates/<w>.json."""
 
 
 @step("eval.compare")
@@ -260,7 +277,7 @@ ns = Collection(
     test,
     group("dataset", samples, convert, exemplars, pull, clean, augment, split, stats, preview, diff, takedown),
     group("train", prepare, run, pretrain),
-    group("eval", generate, judge, report, compare, chat),
+    group("eval", generate, judge, calibrate, report, compare, chat),
     group("package", export, verify, parity),
     group("ops", doctor, project_tokens, push, fetch),
     auto_dash_names=False,

@@ -3,18 +3,18 @@
 Headline numbers are over rows of no slice, as in the report. potstill/paired.py has the statistics.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from potstill import grading, metrics, paired, project, runs, snapshots
 from potstill.grading import Judged, JudgeRun, Row
-from potstill.paired import DRAWS, SEED, Difference, McNemar, Tally
+from potstill.intervals import DRAWS, FEW_GROUPS, SEED
+from potstill.paired import Difference, McNemar, Tally
 from potstill.records import Record, Verdict
 from potstill.runs import RunRecord
 from potstill.stop import DATA, Stop
 
-# with fewer groups than this, the interval of a bootstrap is too narrow
-FEW_GROUPS = 20
 BACKENDS = (grading.TUNED, *metrics.BASELINES)
+KINDS = ("critical_slots", "other_slots")
 HEADLINE = ("slot_accuracy", "perfect_records", "json_validity", "schema_validity")
 
 
@@ -93,7 +93,7 @@ def compare(a: Answers, b: Answers, group: str, draws: int = DRAWS, seed: int = 
     if not headline:
         told = f"{title(a)} and {title(b)} answer no test row outside the slices in common"
         raise Stop(f"{told}. Run fab eval.generate for both.", DATA)
-    clusters = {pair.a.example.id: cluster_of(pair.a, group) for pair in both}
+    clusters = {pair.a.example.id: metrics.cluster_of(pair.a, group) for pair in both}
     found: dict[str, Difference] = {}
     # each slice is drawn apart: its rows are no sample of the same groups
     for part in dict.fromkeys(_slice(pair) for pair in both):
@@ -198,21 +198,20 @@ def _tallies(pair: Pair) -> dict[str, Tally]:
     perfect = metrics.is_perfect(a), metrics.is_perfect(b)
     if None not in perfect:
         found["perfect_records"] = (bool(perfect[0]), 1, bool(perfect[1]), 1)
-    paths = dict.fromkeys(metrics.slot_path(v.slot) for v in [*pair.slots_a, *pair.slots_b])
-    for path in paths:
+    by_path: dict[str, Tally] = {}
+    for path in dict.fromkeys(metrics.slot_path(v.slot) for v in [*pair.slots_a, *pair.slots_b]):
         sides = [[v for v in side if metrics.slot_path(v.slot) == path] for side in (pair.slots_a, pair.slots_b)]
-        found[f"slot {path}"] = _slots(*sides)
-    return found
+        by_path[path] = _slots(*sides)
+    for kind, critical in zip(KINDS, (True, False), strict=True):
+        of_kind = [tally for path, tally in by_path.items() if metrics.is_critical(a.example, path) == critical]
+        if of_kind:
+            pa, na, pb, nb = (sum(column) for column in zip(*of_kind, strict=True))
+            found[kind] = (pa, na, pb, nb)
+    return found | {f"slot {path}": tally for path, tally in by_path.items()}
 
 
 def _slots(a: list[Verdict], b: list[Verdict]) -> Tally:
     return sum(v.passed is True for v in a), len(a), sum(v.passed is True for v in b), len(b)
-
-
-def cluster_of(row: Row, group: str) -> str:
-    """The split group of a row, as dataset.split reads it: a row of no group is one of its own."""
-    keys: dict[str, Any] = {"task": row.example.task, **row.example.metadata}
-    return str(keys.get(group) or row.example.id)
 
 
 def _better(pair: Pair) -> int:

@@ -10,7 +10,7 @@ from potstill import runners
 
 
 def steps(workload: str, run: str, message: str, task: str | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """The scripts in order, each with its options. At last the packaged model is asked `message`, which is of `task`."""
+    """The scripts in order, each with its options; `message`, of `task`, is what the package is asked at last."""
     job = {"workload": workload}
     of_run = {**job, "run": run}
     return [

@@ -1,54 +1,69 @@
-"""From predictions and verdicts to numbers: the contract of report.json, and the first gate.
+"""From predictions and verdicts to numbers: the contract of report.json, and rates with their intervals.
 
 Headline numbers are over the rows that belong to no slice; a row with metadata.slice counts in its slice only.
+potstill/measuring.py reads what a run has and makes the Report.
 """
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from potstill import gate, grading, project, runs, snapshots
-from potstill.gate import Gate, Limits
-from potstill.grading import TUNED, JudgeRun, Row
-from potstill.intervals import quantile, wilson
+from potstill import intervals, slicing
+from potstill.breakdown import Confusion, Cost, Histogram
+from potstill.gate import Gate, Tallies
+from potstill.grading import Row
+from potstill.intervals import Interval, Method
 from potstill.records import Example, Record
-from potstill.stop import DATA, Stop
 
 BASELINES = {"base": "untuned_base", "null": "always_null"}
 UNSEEN = "unseen_families"
+# the numbers that have an interval
+RATES = ("json_validity", "schema_validity", "slot_accuracy", "critical_slots", "perfect_records")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Numbers(Record):
     """`slot_accuracy` is passed / scored over all slots; an error is in neither, and is counted in `errors`.
 
+    `critical_slots` is the same over the slots that the workload calls critical; null when it has none.
     `perfect_records` is the share of answers whose every slot passed, among those without an error in doubt.
     `repaired` is the share of answers that became JSON only by repair; no other number counts them as valid.
+    `groups` counts the split groups of the rows; `methods` says how each interval in `ci95` was made.
     """
 
     n: int
+    groups: int
     json_validity: Share
     schema_validity: Share
     repaired: Share
     slot_accuracy: Share | None
     slots_scored: int
+    critical_slots: Share | None
     perfect_records: Share | None
     errors: int
     ci95: dict[str, list[float]]
+    methods: dict[str, Method]
 
 
 class SlotRate(Record):
     n: int
     pass_rate: Share | None
     ci95: list[float] | None
+    method: Method | None
+    critical: bool
 
 
 class JudgeLine(Record):
+    """`void` says why the judge cannot be believed, `certificate` what is known of its agreement with people.
+
+    `canaries` counts planted wrong answers it was asked; `spread_max` how far its scores of one question were apart in
+    `repeats`. `judged_slots` are the slots with verdicts of its own among the headline rows.
+    """
+
     model: str
     label: str
     prompt_sha256: str
@@ -56,6 +71,12 @@ class JudgeLine(Record):
     cached: int
     errors: int
     cost_usd: float
+    spread_max: float | None
+    canaries: int
+    repeats: int
+    void: str | None
+    certificate: str
+    judged_slots: dict[str, int]
 
 
 class Artifact(Record):
@@ -66,14 +87,22 @@ class Artifact(Record):
 
 
 class Report(Numbers):
-    """reports/<run>/report.json"""
+    """reports/<run>/report.json
+
+    `grounded` is the share of the answers' values that stand in their prompts; null where the workload has no
+    `grounding`, because its values are said in other words.
+    """
 
     run: str
     workload: str
     snapshot: str
+    grounded: Share | None
     per_slot: dict[str, SlotRate]
     latency_ms: dict[Literal["p50", "p95"], float]
     tokens: dict[Literal["prompt_p50", "completion_p50", "total"], float]
+    distributions: dict[str, Histogram]
+    confusion: dict[str, Confusion]
+    cost: Cost | None
     judge: JudgeLine
     gate: Gate
     baselines: dict[str, Numbers]
@@ -82,70 +111,61 @@ class Report(Numbers):
     notes: list[str]
 
 
-def measure(run: str, limits: Limits) -> tuple[Report, list[Row]]:
-    """The report of a run and the headline rows of the tuned model. Raises Stop 65 for missing or stale verdicts."""
-    record, folder = runs.read(run), project.reports(run)
-    examples = {example.id: example for example in snapshots.read(record.snapshots["test"])}
-    judge_runs = grading.judge_runs(folder)
-    sha256 = record.snapshots["test"].sha256
-    answers, judge_run, judged = grading.read_judged(folder, TUNED, examples, judge_runs, sha256)
-    headline = _headline(answers)
-    if not headline:
-        raise Stop(f"{folder}/predictions.jsonl answers no test row outside the slices. Run fab eval.generate.", DATA)
-    others, notes = _others(folder, examples, judge_runs, sha256)
-    for name, other in others.items():
-        if {row.example.id for row in other} != {row.example.id for row in answers}:
-            notes.append(f"{name} answered other rows than the tuned model: their numbers cannot be compared")
-    total = numbers(headline)
-    report = Report(
-        run=run,
-        workload=record.workload,
-        snapshot=record.snapshot,
-        **total.model_dump(),
-        per_slot=per_slot(headline),
-        latency_ms=_latency(headline),
-        tokens=_tokens(headline),
-        judge=JudgeLine(
-            model=judge_run.model,
-            label=judge_run.label,
-            prompt_sha256=judge_run.prompt_sha256,
-            **judged.model_dump(include={"calls", "cached", "errors", "cost_usd"}),
-        ),
-        gate=gate.decide(
-            total.n, total.json_validity, sum(_passed(headline)), total.slots_scored, total.errors, limits
-        ),
-        baselines={
-            key: numbers(_headline(others[name])) for name, key in BASELINES.items() if _headline(others.get(name, []))
-        },
-        slices=slices(answers),
-        artifacts=_artifacts(folder, {k: v for k, v in others.items() if k not in BASELINES}),
-        notes=notes,
-    )
-    return report, headline
-
-
-def numbers(rows: list[Row]) -> Numbers:
-    n = len(rows)
-    passed, scored = sum(_passed(rows)), sum(v.status == "scored" for row in rows for v in row.verdicts)
-    perfect = [known for row in rows if (known := is_perfect(row)) is not None]
-    valid = sum(row.prediction.valid_json for row in rows)
-    rates: dict[str, tuple[float, int]] = {"json_validity": (valid / n, n)}
-    # the slots of one answer rise and fall together, so the interval is that of n answers, not of n slots
-    if scored:
-        rates["slot_accuracy"] = (passed / scored, n)
-    if perfect:
-        rates["perfect_records"] = (sum(perfect) / len(perfect), len(perfect))
+def numbers(rows: list[Row], group: str) -> Numbers:
+    """`group` is the metadata key by which rows hang together: the workload's split.group."""
+    n, found, groups = len(rows), tallies(rows), groups_of(rows, group)
+    ranges = intervals.of_rates({name: _scored(found[name]) for name in RATES}, groups)
     return Numbers(
         n=n,
-        json_validity=valid / n,
+        groups=len(set(groups)),
+        json_validity=sum(row.prediction.valid_json for row in rows) / n,
         schema_validity=sum(row.prediction.valid_schema for row in rows) / n,
         repaired=sum(row.prediction.repaired for row in rows) / n,
-        slot_accuracy=passed / scored if scored else None,
-        slots_scored=scored,
-        perfect_records=sum(perfect) / len(perfect) if perfect else None,
-        errors=sum(v.status == "error" for row in rows for v in row.verdicts),
-        ci95={name: list(wilson(rate, count)) for name, (rate, count) in rates.items()},
+        slot_accuracy=_rate(found["slot_accuracy"]),
+        slots_scored=sum(scored for _, scored, _ in found["slot_accuracy"]),
+        critical_slots=_rate(found["critical_slots"]),
+        perfect_records=_rate(found["perfect_records"]),
+        errors=sum(errors for _, _, errors in found["slot_accuracy"]),
+        ci95={name: _bounds(interval) for name, interval in ranges.items()},
+        methods={name: interval.method for name, interval in ranges.items()},
     )
+
+
+def tallies(rows: list[Row]) -> Tallies:
+    """What each row adds to every number: passed, scored, errors. `slot <path>` is there for critical slots."""
+    found: Tallies = {name: [] for name in RATES}
+    critical = {path for row in rows for path in critical_paths(row)}
+    found |= {f"slot {path}": [] for path in sorted(critical)}
+    for row in rows:
+        known = is_perfect(row)
+        found["json_validity"].append((int(row.prediction.valid_json), 1, 0))
+        found["schema_validity"].append((int(row.prediction.valid_schema), 1, 0))
+        found["perfect_records"].append((0, 0, 1) if known is None else (int(known), 1, 0))
+        by_path: dict[str, list[bool | None]] = defaultdict(list)
+        for verdict in row.verdicts:
+            by_path[slot_path(verdict.slot)].append(verdict.passed)
+        own = critical_paths(row)
+        found["slot_accuracy"].append(_tally(chain.from_iterable(by_path.values())))
+        found["critical_slots"].append(_tally(chain.from_iterable(by_path[path] for path in by_path if path in own)))
+        for path in critical:
+            found[f"slot {path}"].append(_tally(by_path.get(path, [])))
+    return found
+
+
+def critical_paths(row: Row) -> set[str]:
+    """The paths of the row's verdicts whose slots the workload calls critical."""
+    return {path for v in row.verdicts if is_critical(row.example, path := slot_path(v.slot))}
+
+
+def is_critical(example: Example, path: str) -> bool:
+    name = slot_name(example, path)
+    return name is not None and example.slots[name].critical
+
+
+def slot_name(example: Example, path: str) -> str | None:
+    """The slot of a verdict's path: one with a `path` of its own through a list has verdicts on <slot>[]..."""
+    owners = [name for name in example.slots if path == name or path.startswith(f"{name}[")]
+    return max(owners, key=len, default=None)
 
 
 def is_perfect(row: Row) -> bool | None:
@@ -155,99 +175,75 @@ def is_perfect(row: Row) -> bool | None:
     return None if any(verdict.status == "error" for verdict in row.verdicts) else True
 
 
-def per_slot(rows: list[Row]) -> dict[str, SlotRate]:
+def per_slot(rows: list[Row], group: str) -> dict[str, SlotRate]:
     """By slot path, list indexes left out: items[0].price counts in items[].price."""
-    passed: Counter[str] = Counter()
-    scored: Counter[str] = Counter()
+    by_row: list[Counter[str]] = []
+    passed_by_row: list[Counter[str]] = []
+    critical: dict[str, bool] = {}
     for row in rows:
+        scored, passed = Counter[str](), Counter[str]()
         for verdict in row.verdicts:
             path = slot_path(verdict.slot)
+            critical[path] = critical.get(path, False) or is_critical(row.example, path)
             scored[path] += verdict.status == "scored"
             passed[path] += verdict.passed is True
-    return {path: _slot_rate(passed[path], scored[path]) for path in scored}
+        by_row.append(scored)
+        passed_by_row.append(passed)
+    found = {path: [(p[path], n[path]) for p, n in zip(passed_by_row, by_row, strict=True)] for path in critical}
+    ranges = intervals.of_rates(found, groups_of(rows, group))
+    rates = {}
+    for path, pairs in found.items():
+        passed_in_all, n = (sum(column) for column in zip(*pairs, strict=True))
+        rate, interval = passed_in_all / n if n else None, ranges.get(path)
+        ci95, method = (_bounds(interval), interval.method) if interval else (None, None)
+        rates[path] = SlotRate(n=n, pass_rate=rate, ci95=ci95, method=method, critical=critical[path])
+    return rates
 
 
 def slot_path(slot: str) -> str:
     return re.sub(r"\[\d+\]", "[]", slot)
 
 
-def slices(rows: list[Row]) -> dict[str, Numbers]:
-    """Headline rows as a whole, by task and by tenant, then every slice of its own."""
-    grouped: defaultdict[str, list[Row]] = defaultdict(list)
+def slices(rows: list[Row], group: str) -> dict[str, Numbers]:
+    """Headline rows as a whole, every slice of its own, and headline rows by task, tenant, domain and language."""
+    headline = [row for row in rows if not slice_of(row)]
+    own: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if own := _slice(row):
-            grouped[own].append(row)
-            continue
-        grouped[UNSEEN].append(row)
-        grouped[f"task={row.example.task}"].append(row)
-        if tenant := row.example.metadata.get("tenant"):
-            grouped[f"tenant={tenant}"].append(row)
-    order = sorted(grouped, key=lambda name: (name != UNSEEN, "=" in name, name))
-    return {name: numbers(grouped[name]) for name in order}
+        if name := slice_of(row):
+            own[name].append(row)
+    found = ({UNSEEN: headline} if headline else {}) | dict(sorted(own.items())) | slicing.slices_of(headline)
+    return {name: numbers(part, group) for name, part in found.items()}
 
 
-def _others(
-    folder: Path, examples: dict[str, Example], judge_runs: list[JudgeRun], snapshot_sha256: str
-) -> tuple[dict[str, list[Row]], list[str]]:
-    """The rows of every other judged model, and a note for each whose verdicts are stale."""
-    found, notes = {}, []
-    names = {name for judge_run in judge_runs for name in judge_run.judged}
-    for name in sorted(names - {TUNED}):
-        if name.split(".")[0] in snapshots.SPLITS:
-            continue
-        try:
-            found[name] = grading.read_judged(folder, name, examples, judge_runs, snapshot_sha256)[0]
-        except Stop as stop:
-            notes.append(f"{name} is left out: {stop}")
-    return found, notes
+def groups_of(rows: list[Row], group: str) -> list[str]:
+    return [cluster_of(row, group) for row in rows]
 
 
-def _artifacts(folder: Path, judged: dict[str, list[Row]]) -> dict[str, Artifact]:
-    path = folder / "parity.json"
-    measured: dict[str, dict[str, Any]] = {}
-    if path.is_file():
-        try:
-            measured = dict(json.loads(path.read_text(encoding="utf-8"))["artifacts"])
-        except (ValueError, KeyError, TypeError):
-            raise Stop(f"{path}: want an object with 'artifacts'. Run fab package.parity again.", DATA) from None
-    return {
-        name: Artifact(
-            numbers=numbers(_headline(judged[name])) if _headline(judged.get(name, [])) else None,
-            parity={k: v for k, v in measured[name].items() if k != "divergences"} if name in measured else None,
-        )
-        for name in sorted({*judged, *measured})
-    }
+def cluster_of(row: Row, group: str) -> str:
+    """The split group of a row, as dataset.split reads it: a row of no group is one of its own."""
+    keys: dict[str, Any] = {"task": row.example.task, **row.example.metadata}
+    return str(keys.get(group) or row.example.id)
 
 
-def _latency(rows: list[Row]) -> dict[Literal["p50", "p95"], float]:
-    measured = [row.prediction.latency_ms for row in rows]
-    return {"p50": quantile(measured, 0.5), "p95": quantile(measured, 0.95)}
-
-
-def _tokens(rows: list[Row]) -> dict[Literal["prompt_p50", "completion_p50", "total"], float]:
-    prompts = [float(row.prediction.prompt_tokens) for row in rows]
-    completions = [float(row.prediction.completion_tokens) for row in rows]
-    return {
-        "prompt_p50": quantile(prompts, 0.5),
-        "completion_p50": quantile(completions, 0.5),
-        "total": sum(prompts) + sum(completions),
-    }
-
-
-def _slot_rate(passed: int, n: int) -> SlotRate:
-    if not n:
-        return SlotRate(n=0, pass_rate=None, ci95=None)
-    return SlotRate(n=n, pass_rate=passed / n, ci95=list(wilson(passed / n, n)))
-
-
-def _passed(rows: Iterable[Row]) -> Iterable[bool]:
-    return (verdict.passed is True for row in rows for verdict in row.verdicts)
-
-
-def _headline(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if not _slice(row)]
-
-
-def _slice(row: Row) -> str | None:
+def slice_of(row: Row) -> str | None:
     own = row.example.metadata.get("slice")
     return str(own) if own else None
+
+
+def _tally(marked: Iterable[bool | None]) -> tuple[int, int, int]:
+    marks = list(marked)
+    errors = sum(mark is None for mark in marks)
+    return sum(mark is True for mark in marks), len(marks) - errors, errors
+
+
+def _scored(rows: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    return [(passed, scored) for passed, scored, _ in rows]
+
+
+def _rate(rows: list[tuple[int, int, int]]) -> float | None:
+    scored = sum(n for _, n, _ in rows)
+    return sum(passed for passed, _, _ in rows) / scored if scored else None
+
+
+def _bounds(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]

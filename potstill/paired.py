@@ -1,21 +1,19 @@
 """Statistics of paired answers: differences of rates with bootstrap intervals, and McNemar's exact test.
 
-Rows of one split group rise and fall together, so whole groups are drawn with replacement, each with both sides'
-answers: the cluster bootstrap of Field and Welsh (2007, JRSS B 69:369). Swapping the sides changes signs only.
+Whole split groups are drawn with replacement, each with both sides' answers: the cluster bootstrap of
+potstill/intervals.py, with the same draws. Swapping the sides changes signs only.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
+from potstill.intervals import DRAWS, FEW_GROUPS, FEW_MIXED, SEED, Method, middle95, resample, wilson
 from potstill.records import Record
 
-DRAWS, SEED = 10_000, 17
-# draws that are in memory together
-CHUNK = 250
 # passed and scored, of a and of b
 Tally = tuple[int, int, int, int]
 
@@ -39,8 +37,17 @@ class McNemar(Record):
     p_value: Annotated[float, Field(ge=0, le=1)]
 
 
+class Guarded(NamedTuple):
+    """A difference with an interval that a gate may act on; bounds are -1 and 1 where nothing was scored."""
+
+    difference: float | None
+    low: float
+    high: float
+    method: Method
+
+
 def differences(
-    tallies: dict[str, dict[str, Tally]], clusters: dict[str, str], draws: int, seed: int
+    tallies: dict[str, dict[str, Tally]], clusters: dict[str, str], draws: int = DRAWS, seed: int = SEED
 ) -> dict[str, Difference]:
     """Every number's difference; `tallies` are name -> row id -> Tally, `clusters` row id -> group."""
     import numpy as np
@@ -52,18 +59,11 @@ def differences(
     for column, name in enumerate(names):
         for id, tally in tallies[name].items():
             sums[number[clusters[id]], column] += tally
-    random = np.random.default_rng(seed)
-    drawn = []
-    for start in range(0, draws, CHUNK):
-        size = min(CHUNK, draws - start)
-        picked = random.integers(len(number), size=(size, len(number)))
-        weights = np.stack([np.bincount(row, minlength=len(number)) for row in picked])
-        drawn.append(_rates(np.tensordot(weights, sums, axes=1)))
-    every = np.concatenate(drawn)
+    every = np.concatenate([_rates(drawn) for drawn in resample(sums, draws, seed)])
     found = {}
     for column, name in enumerate(names):
         passed_a, n_a, passed_b, n_b = (int(x) for x in sums[:, column].sum(axis=0))
-        known = every[:, column][~np.isnan(every[:, column])]
+        bounds = middle95(every[:, column])
         both = bool(n_a and n_b)
         found[name] = Difference(
             a=passed_a / n_a if n_a else None,
@@ -71,9 +71,30 @@ def differences(
             n_a=n_a,
             n_b=n_b,
             difference=passed_a / n_a - passed_b / n_b if both else None,
-            ci95=[float(q) for q in np.quantile(known, [0.025, 0.975])] if both and len(known) else None,
+            ci95=list(bounds) if both and bounds else None,
         )
     return found
+
+
+def guarded(found: Difference, tallies: dict[str, Tally], clusters: dict[str, str]) -> Guarded:
+    """The bootstrap interval, or a wider one by rows where too few groups, or too few that differ, were drawn from.
+
+    When no row of few differs, every draw is 0: that shows less than it seems. Then the share of rows on which a is
+    worse may be as high as Wilson's bound says, each losing the whole of its row, and likewise for the better ones.
+    """
+    if found.difference is None or found.ci95 is None:
+        return Guarded(None, -1.0, 1.0, "wilson")
+    # a row's own difference, without division: the sign of pa / na - pb / nb
+    signs = {id: (pa * nb > pb * na) - (pa * nb < pb * na) for id, (pa, na, pb, nb) in tallies.items()}
+    scored = {clusters[id] for id in tallies}
+    differing = {clusters[id] for id, sign in signs.items() if sign}
+    if len(scored) >= FEW_GROUPS and len(differing) >= FEW_MIXED:
+        low, high = found.ci95
+        return Guarded(found.difference, low, high, "bootstrap")
+    n = len(signs)
+    worse, better = (sum(sign == which for sign in signs.values()) / n for which in (-1, 1))
+    lost, won = (wilson(share, n)[1] - share for share in (worse, better))
+    return Guarded(found.difference, found.difference - lost, found.difference + won, "wilson")
 
 
 def _rates(sums: Any) -> Any:

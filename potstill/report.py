@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from potstill import grading, metrics, slots
+from potstill import figures, grading, metrics, slots
+from potstill.figures import Part
 from potstill.leaves import ABSENT
 from potstill.metrics import Numbers, Report, Row
 from potstill.records import Verdict
@@ -24,12 +25,16 @@ class Section(NamedTuple):
 
 
 class Failure(NamedTuple):
+    """The `_parts` are the same texts, with what differs marked."""
+
     id: str
     task: str
     reason: str
     prompt: str
     reference: str
     candidate: str
+    reference_parts: list[Part]
+    candidate_parts: list[Part]
 
 
 class WorstSlot(NamedTuple):
@@ -41,20 +46,35 @@ class WorstSlot(NamedTuple):
 
 def headline(report: Report) -> Section:
     rows = [_line("tuned", report), *(_line(NAMES[name], found) for name, found in report.baselines.items())]
-    text = "Valid means as generated, without repair. Slot accuracy is over all slots; intervals are 95%, over rows."
+    text = "Valid means as generated, without repair. Slot accuracy is over all slots, with its 95% interval."
+    if report.grounded is not None:
+        text += f" Of the values in the tuned model's answers, {report.grounded:.1%} stand in their prompts."
     return Section("Headline", text, HEAD, rows)
 
 
 def sections(report: Report) -> list[Section]:
     found = [headline(report), _slots(report), _slices(report)]
+    if report.gate.regressions:
+        found.append(_regressions(report))
     if report.artifacts:
         found.append(_artifacts(report))
-    return [*found, _speed(report)]
+    found.append(_speed(report))
+    return [*found, _cost(report)] if report.cost else found
 
 
 def judge_counts(report: Report) -> str:
     judge = report.judge
-    return f"{judge.calls} calls, {judge.cached} from the cache, {judge.errors} errors, {judge.cost_usd:.4f} USD"
+    counts = f"{judge.calls} calls, {judge.cached} from the cache, {judge.errors} errors, {judge.cost_usd:.4f} USD"
+    counts += f", {judge.canaries} canaries" if judge.canaries else ""
+    return counts + (f", scores at most {judge.spread_max:.2f} apart" if judge.spread_max is not None else "")
+
+
+def judge_lines(report: Report) -> list[str]:
+    """Who judged the free text, how well that went, and how far it can be believed."""
+    judge = report.judge
+    lines = [f"Judge of free text: {judge.label}, {judge_counts(report)}, prompt {judge.prompt_sha256[:12]}."]
+    lines.append(f"Certificate: {judge.certificate}.")
+    return [*lines, f"VOID: {judge.void}."] if judge.void else lines
 
 
 def worst_slots(report: Report, rows: list[Row]) -> list[WorstSlot]:
@@ -82,8 +102,12 @@ def html(report: Report, rows: list[Row]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
-        judge_counts=judge_counts(report),
+        judge_lines=judge_lines(report),
         sections=sections(report),
+        headline=figures.headline(report, NAMES),
+        slots=figures.slots(report),
+        histograms=figures.histograms(report),
+        confusion={slot: (table, figures.shaded(table)) for slot, table in report.confusion.items()},
         worst=worst_slots(report, rows),
     )
 
@@ -92,7 +116,7 @@ def markdown(report: Report, rows: list[Row]) -> str:
     lines = [f"# {_cell(report.run)}", ""]
     lines += [f"Workload {report.workload}, snapshot {report.snapshot}, {report.n} test rows outside the slices.", ""]
     lines += [f"**Gate: {report.gate.verdict}**", "", *(f"- {_cell(reason)}" for reason in report.gate.reasons), ""]
-    lines += [f"Judge of free text: {_cell(report.judge.label)}, {judge_counts(report)}.", ""]
+    lines += [text for line in judge_lines(report) for text in (_cell(line), "")]
     lines += [line for note in report.notes for line in (_cell(note), "")]
     for section in sections(report):
         lines += [f"## {section.title}", "", *([section.text, ""] if section.text else [])]
@@ -120,10 +144,20 @@ def _line(name: str, found: Numbers) -> list[str]:
 
 def _slots(report: Report) -> Section:
     rows = [
-        [path, str(rate.n), _share(rate.pass_rate), _interval(rate.ci95)]
+        [path, "critical" if rate.critical else "", str(rate.n), _share(rate.pass_rate), _interval(rate.ci95)]
         for path, rate in sorted(report.per_slot.items(), key=lambda item: item[1].pass_rate or 0)
     ]
-    return Section("Slots", "The tuned model, worst first.", ["slot", "scored", "pass rate", "95% interval"], rows)
+    return Section("Slots", "The tuned model, worst first.", ["slot", "", "scored", "pass rate", "95% interval"], rows)
+
+
+def _regressions(report: Report) -> Section:
+    rows = []
+    for found in report.gate.regressions:
+        low, high = (100 * bound for bound in found.ci95)
+        change = [f"{100 * found.difference:+.1f} points", f"{low:+.1f} to {high:+.1f}"]
+        rows.append([found.slot, "critical" if found.critical else "", *change])
+    text = f"Slots that are shown to be worse than in {report.gate.baseline}, by paired bootstrap."
+    return Section("Regressions", text, ["slot", "", "difference", "95% interval"], rows)
 
 
 def _slices(report: Report) -> Section:
@@ -156,17 +190,30 @@ def _speed(report: Report) -> Section:
     return Section("Latency and tokens", "", head, [["tuned", *(f"{figure:,.0f}" for figure in figures)]])
 
 
+def _cost(report: Report) -> Section:
+    cost = report.cost
+    assert cost is not None
+    text = (
+        f"Per 1,000 documents like these, by the prices in configs/gate.yaml; tokens as counted by {cost.tokens_from}."
+    )
+    rows = [[cost.strong_model, f"{cost.strong_usd_per_1000:,.4f}"]]
+    if cost.tuned_usd_per_1000 is not None:
+        rows.append(["tuned, one document after the other", f"{cost.tuned_usd_per_1000:,.4f}"])
+    return Section("Cost", text, ["", "USD per 1,000 documents"], rows)
+
+
 def _failure(row: Row, verdict: Verdict) -> Failure:
     usable = grading.why_unusable(row.prediction) is None
     candidate = _shown(verdict.candidate, verdict.reason) if usable else row.prediction.output
     score = f" (score {verdict.score:.2f})" if verdict.judge != grading.RULE and verdict.score is not None else ""
+    texts = _short(_shown(verdict.reference, verdict.reason)), _short(candidate)
     return Failure(
         row.example.id,
         row.example.task,
         f"{verdict.slot}: {verdict.reason}{score}",
         _short(row.example.prompt),
-        _short(_shown(verdict.reference, verdict.reason)),
-        _short(candidate),
+        *texts,
+        *figures.compared(*texts),
     )
 
 

@@ -1,7 +1,7 @@
 """Answers a snapshot with a run's model, or with a model behind an endpoint; killed, it goes on where it was.
 
 Run: python -m scripts.eval.generate -r <run> [--backend merged|base|null] [--split test] [--limit N] [--filter K=V]
-     python -m scripts.eval.generate -r <run> --model openai/gpt-4o-mini [--taught] [--name strong] [--max-cost 2]
+     python -m scripts.eval.generate -r <run> --model openai/gpt-4o-mini [--taught] [--answers strong] [--max-cost 2]
 merged is the trained model; base the model it was trained from; null answers nothing, which is what guessing scores.
 Greedy, and free unless --constrained holds every answer to the task's JSON Schema.
 """
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first N rows")
     parser.add_argument("--filter", metavar="KEY=VALUE", help="only rows with this task, or this metadata value")
     parser.add_argument("--constrained", action="store_true", help="hold answers to the task's JSON Schema")
-    parser.add_argument("--name", help="of the answers; default: made of --backend or --model, and of --constrained")
+    parser.add_argument("--answers", help="their name; default: made of --backend or --model, and of --constrained")
     remote = parser.add_argument_group("a model behind an endpoint")
     paid.add_options(remote)
     remote.add_argument("--taught", action="store_true", help="give it dataset.generate's instructions: a strong model")
@@ -83,11 +83,11 @@ def main(argv: list[str] | None = None) -> None:
 def name_of(arguments: argparse.Namespace) -> str:
     """The answers' name: `merged` has none of its own in file names; other splits stand in front."""
     made = re.sub(r"[^a-z0-9]+", "-", arguments.model.lower()).strip("-") if arguments.model else arguments.backend
-    name = arguments.name or made + ("-constrained" if arguments.constrained else "")
+    name = arguments.answers or made + ("-constrained" if arguments.constrained else "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-        raise Stop(f"--name {name!r}: want lower-case letters, digits, - and _, at most 64", USAGE)
-    if arguments.name and arguments.name in (*BACKENDS, *snapshots.SPLITS):
-        raise Stop(f"--name {name!r} means something else already", USAGE)
+        raise Stop(f"--answers {name!r}: want lower-case letters, digits, - and _, at most 64", USAGE)
+    if arguments.answers and arguments.answers in (*BACKENDS, *snapshots.SPLITS):
+        raise Stop(f"--answers {name!r} means something else already", USAGE)
     if arguments.split == "test":
         return name
     return arguments.split if name == grading.TUNED else f"{arguments.split}.{name}"

@@ -62,7 +62,7 @@ def test_an_endpoints_answers_are_written_in_order_and_can_be_judged(run: Path, 
 
 
 def test_a_strong_model_is_taught_and_held_to_the_schema_when_asked(run: Path, service: Service):
-    generate.main(options(service, "--taught", "--constrained", "--name", "strong"))
+    generate.main(options(service, "--taught", "--constrained", "--answers", "strong"))
     assert len(written(run, "strong")) == 4
     for body in service.asked:
         system, _ = (message["content"] for message in body["messages"])
@@ -119,7 +119,7 @@ def test_the_days_tokens_stop_it_and_it_goes_on_the_next_day(
 @pytest.mark.parametrize("name", ["base", "test", "Strong", "../x", "a.b"])
 def test_a_name_that_would_be_another_file_is_refused(run: Path, service: Service, name: str):
     with pytest.raises(Stop) as stopped:
-        generate.main(options(service, "--name", name))
+        generate.main(options(service, "--answers", name))
     assert stopped.value.code == USAGE
     assert not service.asked
 
@@ -132,11 +132,11 @@ def test_a_name_that_would_be_another_file_is_refused(run: Path, service: Servic
         ({"split": "val", "backend": "base"}, "val.base"),
         ({"constrained": True}, "merged-constrained"),
         ({"model": "openai/GPT-4o.mini"}, "openai-gpt-4o-mini"),
-        ({"model": "ollama/x", "name": "pi", "split": "val"}, "val.pi"),
+        ({"model": "ollama/x", "answers": "pi", "split": "val"}, "val.pi"),
     ],
 )
 def test_answers_are_named_for_what_gave_them(given: dict[str, object], name: str):
-    usual = {"name": None, "model": None, "backend": "merged", "constrained": False, "split": "test"}
+    usual = {"answers": None, "model": None, "backend": "merged", "constrained": False, "split": "test"}
     assert generate.name_of(argparse.Namespace(**{**usual, **given})) == name
 
 

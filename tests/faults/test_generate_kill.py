@@ -101,7 +101,7 @@ def test_a_killed_generate_loses_nothing_and_pays_for_little_twice(project_folde
     # slow enough for kills to fall between answers
     service.misbehave = lambda number, prompt: ("slow", 0.03)
     words = ["-r", RUN, "--model", "openai/test-model", "--api-base", service.url, "--price", "1,1", "--yes"]
-    words += ["--max-cost", "100", "--concurrency", str(CONCURRENCY), "--name", "killed"]
+    words += ["--max-cost", "100", "--concurrency", str(CONCURRENCY), "--answers", "killed"]
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OPENAI_API_KEY": "sk-test"}
     subprocess.run([sys.executable, "-c", DRIVER, str(KILLS), *words], env=environment, check=True, timeout=300)
     found = list(read_jsonl(Path("reports") / RUN / "predictions.killed.jsonl", Prediction))
