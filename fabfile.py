@@ -201,8 +201,8 @@ def calibrate(c, workload=None, run=None, labels=None, sample=None, days=None):
 
 
 @step("eval.compare")
-def compare(c, workload=None, a=None, b=None):
-    """Two sets of answers to the same test rows: base against tuned, or run against run."""
+def compare(c, workload=None, a=None, b=None, samples=None):
+    """Two sets of answers to the same test rows: base against tuned, or run against run; --samples times them."""
 
 
 @step("eval.chat")

@@ -3,7 +3,9 @@
 Headline numbers are over rows of no slice, as in the report. potstill/paired.py has the statistics.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 from potstill import grading, metrics, paired, project, runs, snapshots
 from potstill.grading import Judged, JudgeRun, Row
@@ -11,6 +13,7 @@ from potstill.intervals import DRAWS, FEW_GROUPS, SEED
 from potstill.paired import Difference, McNemar, Tally
 from potstill.records import Record, Verdict
 from potstill.runs import RunRecord
+from potstill.speed import Speed
 from potstill.stop import DATA, Stop
 
 BACKENDS = (grading.TUNED, *metrics.BASELINES)
@@ -46,6 +49,10 @@ class Comparison(Record):
     errors: int
     draws: int
     seed: int
+    # the smallest true difference that rows like these show 4 times of 5, in shares
+    detectable: dict[str, float | None]
+    # with eval.compare --samples: "a" and "b"
+    speed: Annotated[dict[str, Speed], Field(default_factory=dict)]
     notes: list[str]
 
 
@@ -119,6 +126,8 @@ def compare(a: Answers, b: Answers, group: str, draws: int = DRAWS, seed: int = 
         errors=sum(_errors(pair) for pair in headline),
         draws=draws,
         seed=seed,
+        detectable={name: paired.detectable(found[name]) for name in HEADLINE},
+        speed={},
         notes=_notes(a, b, both, groups),
     )
 

@@ -262,3 +262,19 @@ def test_activations_are_computed_twice_only_where_the_config_says_so(distilled:
     done = subprocess.run(command, cwd=distilled.folder, env=environment, capture_output=True, text=True, check=True)
     told = [line for line in done.stdout.splitlines() if line.startswith("checkpointing")]
     assert told == ["checkpointing False False", "checkpointing True True"]
+
+
+def test_both_sides_of_a_comparison_can_be_timed(distilled: Distilled):
+    told = run_script(distilled.folder, "eval.compare", "-a", f"{distilled.name}:gguf-q8_0", "--samples", "2").stdout
+    assert "over 2 prompts one by one" in told
+    found = json.loads(
+        (distilled.reports / f"compare_{distilled.name}@gguf-q8_0_{distilled.name}@base.json").read_text()
+    )
+    assert {side: own["samples"] for side, own in found["speed"].items()} == {"a": 2, "b": 2}
+    assert found["speed"]["a"]["bytes"] < found["speed"]["b"]["bytes"]
+    assert all(
+        own["tokens_per_s"] > 0 and own["latency_ms"]["p95"] >= own["latency_ms"]["p50"] > 0
+        for own in found["speed"].values()
+    )
+    wrong = run_script(distilled.folder, "eval.compare", "-a", f"{distilled.name}:null", "--samples", "2", check=USAGE)
+    assert "null cannot be timed here" in wrong.stderr

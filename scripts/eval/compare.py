@@ -1,14 +1,19 @@
 """Compares two sets of answers to the same test rows: base against tuned, or one run against another.
 
-Run: python -m scripts.eval.compare [-a small] [-b small:base]      (or: fab eval.compare)
+Run: python -m scripts.eval.compare [-a small] [-b small:base] [--samples 20]      (or: fab eval.compare)
 A side is a run, for its merged model's answers, or run:answers, such as small:base, small:null or small:gguf-q8_0.
-Without -a the newest run of the workload; without -b the base of a. Differences are a - b.
+Without -a the newest run of the workload; without -b the base of a. Differences are a - b. --samples times both sides
+on the first N test rows, one prompt after the other.
 """
 
-from potstill import cli, comparing, grading, project, shown, workload
+import itertools
+
+from potstill import cli, comparing, grading, project, shown, snapshots, speed, workload
 from potstill.comparing import HEADLINE, Answers, Comparison
 from potstill.files import stage_lock, write_json, write_text
 from potstill.paired import Difference
+from potstill.speed import Speed
+from potstill.stop import USAGE, Stop
 
 TITLES = {name: name.replace("_", " ").replace("json", "JSON") for name in HEADLINE}
 HEAD = ["", "a", "b", "a - b", "95% interval", "scored"]
@@ -19,7 +24,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("-a", "--a", metavar="RUN[:ANSWERS]", help="default: the newest run of the workload")
     parser.add_argument("-b", "--b", metavar="RUN[:ANSWERS]", help="default: the base of a")
+    parser.add_argument("--samples", type=int, metavar="N", help="time both sides on N test rows")
     arguments = parser.parse_args(argv)
+    if arguments.samples is not None and arguments.samples < 1:
+        raise Stop(f"--samples {arguments.samples}: want at least 1", USAGE)
     name = cli.workload_name(arguments)
     a = side(name, arguments.a)
     b = side(name, arguments.b or f"{a.record.run}:base")
@@ -27,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = project.reports(a.record.run)
     with stage_lock(folder, "eval.compare"):
         found = comparing.compare(a, b, group)
+        if arguments.samples:
+            found = found.model_copy(update={"speed": timed(a, b, arguments.samples)})
         stem = folder / f"compare_{file_name(a)}_{file_name(b)}"
         text = markdown(found)
         write_text(stem.with_name(f"{stem.name}.md"), text)
@@ -38,6 +48,29 @@ def main(argv: list[str] | None = None) -> None:
 def side(name: str, given: str | None) -> Answers:
     run, _, answers = (given or "").partition(":")
     return comparing.read(project.find_run(name, run or None), answers or grading.TUNED)
+
+
+def timed(a: Answers, b: Answers, samples: int) -> dict[str, Speed]:
+    """Both sides on the same rows, the first of the test snapshot."""
+    settings = workload.load(a.record.workload).settings
+    examples = list(itertools.islice(snapshots.read(a.record.snapshots["test"]), samples))
+    limits = {task: own.max_new_tokens for task, own in settings.tasks.items()}
+    return {key: speed.measure(side.record, side.name, examples, limits) for key, side in (("a", a), ("b", b))}
+
+
+def fast(found: Comparison) -> list[str]:
+    return [
+        f"{key}: {own.tokens_per_s:.0f} tokens/s, latency p50 {own.latency_ms['p50']:.0f} ms, p95 "
+        f"{own.latency_ms['p95']:.0f} ms over {own.samples} prompts one by one, {own.bytes / 1e6:.1f} MB"
+        for key, own in found.speed.items()
+    ]
+
+
+def sensitivity(found: Comparison) -> str:
+    smallest = found.detectable["slot_accuracy"]
+    if smallest is None:
+        return "no difference could be shown: no slot was scored on both sides"
+    return f"rows like these show a true difference of {100 * smallest:.1f} points of slot accuracy 4 times of 5"
 
 
 def file_name(side: Answers) -> str:
@@ -104,7 +137,8 @@ def markdown(found: Comparison) -> str:
     lines[-1] += (
         f"slices, of {found.groups} groups. Intervals: 95%, paired bootstrap of whole groups, {found.draws} draws."
     )
-    lines += ["", f"**{verdict(found)}**", "", f"{shown.cell(perfect(found))}.", ""]
+    lines += ["", f"**{verdict(found)}**", "", f"{shown.cell(perfect(found))}.", "", f"{sensitivity(found)}.", ""]
+    lines += [f"- {line}" for line in fast(found)] + ([""] if found.speed else [])
     lines += [text for note in found.notes for text in (shown.cell(note), "")]
     for title, rows in tables(found):
         lines += [f"## {title}", "", *shown.table(HEAD, rows), ""]
@@ -131,7 +165,7 @@ def show(found: Comparison) -> None:
         for row in rows:
             table.add_row(*(Text(shown.line(cell)) for cell in row))
         console.print(table)
-    lines = [*names(found), verdict(found), perfect(found)]
+    lines = [*names(found), verdict(found), perfect(found), sensitivity(found), *fast(found)]
     lines += [f"rows: {len(found.won)} won, {len(found.lost)} lost, {found.tied} alike", *found.notes]
     console.print(Text("\n".join(lines)), soft_wrap=True)
 

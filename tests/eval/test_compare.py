@@ -293,3 +293,15 @@ def test_mcnemars_p_is_scipys_binomial_test(only_a, only_b, alike):
 
 def test_thousands_of_discordant_rows_are_no_overflow():
     assert paired.mcnemar([(1, 1, 0, 1)] * 3000 + [(0, 1, 1, 1)] * 100).p_value == pytest.approx(0, abs=1e-300)
+
+
+def test_the_detectable_difference_is_the_one_that_is_shown_four_times_of_five():
+    norm = scipy.stats.norm
+    error = 0.02
+    found = paired.Difference(
+        a=0.9, b=0.88, n_a=9, n_b=9, difference=0.02, ci95=[0.02 - 1.959964 * error, 0.02 + 1.959964 * error]
+    )
+    smallest = paired.detectable(found)
+    # of estimates around it, this share has an interval above zero
+    assert norm.sf(1.959964 * error, loc=smallest, scale=error) == pytest.approx(0.8, abs=1e-4)
+    assert paired.detectable(found.model_copy(update={"ci95": None})) is None

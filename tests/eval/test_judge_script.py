@@ -100,7 +100,7 @@ def test_a_run_stopped_by_the_cap_is_marked_incomplete_and_goes_on_with_a_higher
     assert left_out
     assert all(row.reason.startswith("not asked: ") and row.score is None for row in left_out)
     asked = len(answers.prompts)
-    with pytest.raises(Stop, match="not judged yet"):
+    with pytest.raises(Stop, match="no judge run that can be used"):
         report.main(["-r", RUN])
     script.main([*options, "--max-cost", "1"])
     assert len(answers.prompts) == judge_canaries_count() + 3
@@ -130,7 +130,7 @@ def test_a_judge_that_gives_in_to_a_canary_voids_its_run_before_the_rest_is_paid
     assert "canary" in run.void
     assert all(row.status == "error" and row.score is None for row in judged(byhand, run))
     assert grading.judge_runs(byhand) == []
-    with pytest.raises(Stop, match="not judged yet") as stop:
+    with pytest.raises(Stop, match="no judge run that can be used") as stop:
         report.main(["-r", RUN])
     assert stop.value.code == DATA
 

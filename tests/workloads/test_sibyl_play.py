@@ -472,7 +472,7 @@ def interrupted(*_):
 
 
 def test_ctrl_c_while_the_model_thinks_ends_with_the_tally(folder, monkeypatch, capsys):
-    monkeypatch.setattr(models, "generate", interrupted)
+    monkeypatch.setattr(models, "stream", interrupted)
     lines = played(folder, monkeypatch, capsys, "", "-r", "untuned", "--auto")
     assert lines[-1] == "interrupted after 0 turns; no winner"
 
