@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.records import Example, read_jsonl
+from potstill.files import sha256_file, write_json
+from potstill.records import Example, read_jsonl, write_jsonl
+from potstill.runs import RunRecord
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -22,6 +24,29 @@ def make_project(folder: Path) -> Path:
     (folder / "models/nano").symlink_to(REPO / "models/nano")
     shutil.copy(REPO / "requirements.lock", folder)
     return folder
+
+
+def write_run(name: str, rows: list[Example]) -> None:
+    """A BatFit run of the working folder's project that has `rows` in every split; it is not trained."""
+    snapshot = Path("data/processed/batfit/test.v1.jsonl")
+    write_jsonl(snapshot, rows)
+    entry = {"file": str(snapshot), "rows": len(rows), "sha256": sha256_file(snapshot)}
+    run = {
+        "run": name,
+        "workload": "batfit",
+        "created_at": "2026-11-20T00:00:00+00:00",
+        "train_config": "nano",
+        "mode": "full",
+        "base": {"name": "nano", "path": "models/nano", "revision": None, "sha256": "0" * 64},
+        "snapshot": "v1",
+        "snapshots": {"train": entry, "val": entry, "test": entry},
+        "git_commit": None,
+        "git_dirty": False,
+        "lock_sha256": None,
+        "seed": 1,
+        "device": "cpu",
+    }
+    write_json(Path("models") / name / "run.json", RunRecord.model_validate(run).model_dump())
 
 
 def add_workload(folder: Path, name: str, module: str, settings: str, system: str = "Answer in JSON.") -> None:

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from potstill.files import sha256_file, write_json
 from potstill.grading import TUNED
 from potstill.records import Example, Prediction, SlotSpec, write_jsonl
-from potstill.runs import RunRecord
+from projects import write_run
 
 RUN = "batfit-byhand"
 SLOTS = {
@@ -70,25 +69,7 @@ def write_predictions(name: str, answers: list[str]) -> Path:
 
 def make_run() -> Path:
     """Makes the run in the working folder, a project; returns its report folder."""
-    snapshot = Path("data/processed/batfit/test.v1.jsonl")
-    write_jsonl(snapshot, [example(*row[:3]) for row in ROWS])
-    entry = {"file": str(snapshot), "rows": len(ROWS), "sha256": sha256_file(snapshot)}
-    run = {
-        "run": RUN,
-        "workload": "batfit",
-        "created_at": "2026-11-20T00:00:00+00:00",
-        "train_config": "nano",
-        "mode": "full",
-        "base": {"name": "nano", "path": "models/nano", "revision": None, "sha256": "0" * 64},
-        "snapshot": "v1",
-        "snapshots": {"train": entry, "val": entry, "test": entry},
-        "git_commit": None,
-        "git_dirty": False,
-        "lock_sha256": None,
-        "seed": 1,
-        "device": "cpu",
-    }
-    write_json(Path("models") / RUN / "run.json", RunRecord.model_validate(run).model_dump())
+    write_run(RUN, [example(*row[:3]) for row in ROWS])
     for name, answers in ANSWERS.items():
         write_predictions(name, answers)
     return Path("reports") / RUN

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.files import sha256_file, write_json
-from potstill.records import Example, Prediction, read_jsonl, write_jsonl
-from projects import REPO
+from potstill.records import Example, Prediction, read_jsonl
+from projects import REPO, write_run
 from service import Service
 
 KILLS = int(os.environ.get("POTSTILL_KILLS", "4"))
@@ -73,27 +72,7 @@ def make_run() -> None:
         )
         for number in range(ROWS)
     ]
-    snapshot = Path("data/processed/batfit/test.v1.jsonl")
-    write_jsonl(snapshot, rows)
-    entry = {"file": str(snapshot), "rows": ROWS, "sha256": sha256_file(snapshot)}
-    write_json(
-        Path("models") / RUN / "run.json",
-        {
-            "run": RUN,
-            "workload": "batfit",
-            "created_at": "2026-11-20T00:00:00+00:00",
-            "train_config": "nano",
-            "mode": "full",
-            "base": {"name": "nano", "path": "models/nano", "revision": None, "sha256": "0" * 64},
-            "snapshot": "v1",
-            "snapshots": {"train": entry, "val": entry, "test": entry},
-            "git_commit": None,
-            "git_dirty": False,
-            "lock_sha256": None,
-            "seed": 1,
-            "device": "cpu",
-        },
-    )
+    write_run(RUN, rows)
 
 
 def test_a_killed_generate_loses_nothing_and_pays_for_little_twice(project_folder: Path, service: Service):
