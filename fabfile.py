@@ -135,7 +135,7 @@ def takedown(c, workload=None, id=None, domain=None, tenant=None, no_consent=Fal
 
 @step("train.prepare")
 def prepare(c, workload=None, run=None, config=None, override=None, dry_run=False):
-    """A new run: snapshot, base and resolved train config in models/<run>/."""
+    """A new run: snapshot, base (its vocabulary trimmed) and resolved train config in models/<run>/."""
 
 
 @step("train.run")

@@ -3,16 +3,20 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from potstill import vocab
 from potstill.files import sha256_file
 from potstill.project import MODELS
-from potstill.runs import Base
+from potstill.runs import Base, TrainConfig, Vocabulary
 from potstill.stop import DATA, UNAVAILABLE, USAGE, Stop
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)
 MODEL_TYPE = "gemma3_text"
 WEIGHTS = "model.safetensors"
+# `vocabulary: auto` trims from here on: below, the embedding is a small part of a model
+AUTO_TRIM_PIECES = 65_536
 
 
 def resolve(name: str, revision: str | None) -> Base:
@@ -33,6 +37,35 @@ def resolve(name: str, revision: str | None) -> Base:
         raise Stop(f"base {name!r} is neither nano, nor a folder, nor a Hugging Face id (owner/name).", USAGE)
     _check_family(folder)
     return Base(name=name, path=folder.as_posix(), revision=revision, sha256=sha256_file(folder / WEIGHTS))
+
+
+def wants_trim(base: Base, settings: TrainConfig) -> bool:
+    if settings.vocabulary != "auto":
+        return settings.vocabulary == "trim"
+    return pieces(base) >= AUTO_TRIM_PIECES
+
+
+def pieces(base: Base) -> int:
+    """The number of tokens that the base's embedding has."""
+    return json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+
+
+def trimmed(base: Base, texts: Iterable[str], folder: Path, reserve: int) -> tuple[Base, Vocabulary]:
+    """The base with its vocabulary trimmed to `texts`, in `folder`; see vocab.trim for what it raises."""
+    report = vocab.trim(Path(base.path), texts, folder, reserve)
+    gone = 1 - report.bytes_after / report.bytes_before
+    print(
+        f"vocabulary: {report.pieces_before:,} pieces -> {report.pieces_after:,} ({report.used:,} in the train rows, "
+        f"{report.reserve:,} in reserve); weights {report.bytes_before / 1e6:,.1f} MB -> "
+        f"{report.bytes_after / 1e6:,.1f} MB, {gone:.0%} less"
+    )
+    record = Vocabulary(
+        original=base.path,
+        original_sha256=base.sha256,
+        **report.model_dump(exclude={"bytes_before", "bytes_after"}),
+    )
+    own = Base(name=base.name, path=folder.as_posix(), revision=base.revision, sha256=sha256_file(folder / WEIGHTS))
+    return own, record
 
 
 def _check_family(folder: Path) -> None:

@@ -18,7 +18,9 @@ from typing import Any
 
 from potstill.stop import DATA, USAGE, Stop
 
-FILE_TYPES = ("F32", "F16", "BF16", "Q8_0")
+FILE_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
+# also the head where the weights are tied, which suffers most from four bits: llama.cpp gives it eight in a Q4_0 file
+EIGHT_BITS = ("model.embed_tokens.weight", "lm_head.weight")
 ARCHITECTURE = "Gemma3ForCausalLM"
 END_OF_TURN = "<end_of_turn>"
 # llama.cpp slides every layer but each sixth when the file does not say otherwise
@@ -42,9 +44,9 @@ def write_gguf(
 ) -> None:
     """Writes `model_dir` to `path`, whole or not at all.
 
-    `file_type` is that of matrices; norms stay F32. A matrix whose rows are no multiple of the block size (32 for
-    Q8_0) becomes F16. Raises Stop 2 for an unknown file type and Stop 65 when the folder is no Gemma 3 text model that
-    llama.cpp computes alike.
+    `file_type` is that of matrices; norms stay F32, and in a Q4_0 file the embedding is Q8_0. A matrix whose rows are
+    no multiple of the block size (32 for Q8_0 and Q4_0) becomes F16. Raises Stop 2 for an unknown file type and Stop 65
+    when the folder is no Gemma 3 text model that llama.cpp computes alike.
     """
     import gguf
 
@@ -264,7 +266,8 @@ def _tensor_type(source: str, shape: list[int], file_type: str) -> Any:
 
     if len(shape) < 2 or file_type == "F32":
         return gguf.GGMLQuantizationType.F32
-    kind = gguf.GGMLQuantizationType[file_type]
+    eight = file_type == "Q4_0" and source in EIGHT_BITS
+    kind = gguf.GGMLQuantizationType["Q8_0" if eight else file_type]
     return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else gguf.GGMLQuantizationType.F16
 
 

@@ -63,7 +63,9 @@ def _entry(record: RunRecord, rows: dict[str, int], based_on: str | None) -> dic
 
 
 def _basis(record: RunRecord, found: dict[str, Any]) -> str | None:
-    parents = Path(record.base.path).resolve().parents
+    # a trimmed base lies in the run's own folder
+    origin = record.vocabulary.original if record.vocabulary else record.base.path
+    parents = Path(origin).resolve().parents
     return next((name for name in found if project.run_folder(name).resolve() in parents), None)
 
 

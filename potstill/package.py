@@ -10,7 +10,7 @@ from potstill.config import Config
 from potstill.project import CONFIGS, run_folder
 from potstill.stop import USAGE, Stop
 
-GGUF_TYPES = {"gguf-f16": "F16", "gguf-bf16": "BF16", "gguf-q8_0": "Q8_0"}
+GGUF_TYPES = {"gguf-f16": "F16", "gguf-bf16": "BF16", "gguf-q8_0": "Q8_0", "gguf-q4_0": "Q4_0"}
 KINDS = ("bf16", *GGUF_TYPES)
 
 

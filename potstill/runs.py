@@ -21,6 +21,22 @@ class Base(Record):
     sha256: str
 
 
+class Vocabulary(Record):
+    """How the base's vocabulary was trimmed: `base` is then a folder of the run, and `original` what it was made from.
+
+    The new id of a token is the position of its original id in the base's vocabulary.json; `kept_sha256` is of that
+    list as compact JSON. Counts are of pieces: `used` occur in the train rows, `reserve` were added by frequency.
+    """
+
+    original: str
+    original_sha256: str
+    pieces_before: int
+    pieces_after: int
+    used: int
+    reserve: int
+    kept_sha256: str
+
+
 class RunRecord(Record):
     run: str
     workload: str
@@ -35,6 +51,8 @@ class RunRecord(Record):
     lock_sha256: str | None
     seed: int
     device: str
+    # not written where nothing was trimmed: records and manifests of such runs stay as they were, byte by byte
+    vocabulary: Annotated[Vocabulary | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Lora(Config):
@@ -77,6 +95,10 @@ class TrainConfig(Config):
     # `nano`, a local folder, or a Hugging Face id
     base: str
     revision: str | None = None
+    # of the base: `keep` it whole, `trim` it to the train rows, or trim it where it has 65,536 pieces or more (`auto`)
+    vocabulary: Literal["keep", "trim", "auto"] = "auto"
+    # pieces that no train row has and that are kept all the same, the most frequent first
+    vocabulary_reserve: Annotated[int, Field(ge=0)] = 4096
     mode: Literal["full", "lora"]
     # of the weights while they are trained
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,19 +1,24 @@
 """Prepares a training run: checks base, snapshot and config against each other, and writes models/<run>/.
 
+The vocabulary of a base of 65,536 pieces or more is trimmed to the train rows: models/<run>/base, docs/vocabulary.md.
+
 Run: python -m scripts.train.prepare -w batfit -c nano [-r name] [-o sft.learning_rate=1.0e-3]
 The environment variable <WORKLOAD>_BASE_MODEL, such as BATFIT_BASE_MODEL, takes the place of the config's base.
 """
 
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from potstill import bases, cleaning, cli, models, progress, project, rows, runs, snapshots, workload
+from potstill import bases, cleaning, cli, models, progress, project, prompt, rows, runs, snapshots, workload
 from potstill.files import write_json, write_text
-from potstill.records import Reject, write_jsonl
+from potstill.records import Example, Reject, write_jsonl
 from potstill.snapshots import SPLITS, Version
 from potstill.stop import DATA, USAGE, Stop
 from potstill.workload import Workload
@@ -33,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     name, version = snapshots.newest(job.name)
     warn_of_other_system_text(job, version)
     base = bases.resolve(settings.base, settings.revision)
-    refused = preflight(version, models.load_tokenizer(base.path), settings)
+    base, vocabulary, refused = fitted(base, version, settings, None if arguments.dry_run else folder / "base")
     commit, dirty = project.git_commit()
     record = runs.RunRecord(
         run=run,
@@ -49,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         lock_sha256=project.lock_sha256(),
         seed=settings.sft.seed,
         device=device(),
+        vocabulary=vocabulary,
     )
     if arguments.dry_run:
         print(record.model_dump_json(indent=2))
@@ -57,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     write_text(folder / "config.yaml", f"# resolved from configs/train/{config}.yaml\n" + dump(settings))
     # last: its existence means that the run is prepared
     write_json(folder / "run.json", record.model_dump())
-    cli.done([folder / "config.yaml", folder / "refused.jsonl", folder / "run.json"], f"fab train.run -r {run}")
+    wrote: list[Path | str] = [folder / name for name in ("config.yaml", "refused.jsonl", "run.json")]
+    cli.done([*([folder / "base"] if vocabulary else []), *wrote], f"fab train.run -r {run}")
 
 
 def with_base(settings: runs.TrainConfig, job: Workload, given: list[str]) -> runs.TrainConfig:
@@ -86,6 +93,43 @@ def warn_of_other_system_text(job: Workload, version: Version) -> None:
             f"fab dataset.convert, dataset.clean and dataset.split -w {job.name} with {key} set, then this again.",
             file=sys.stderr,
         )
+
+
+def fitted(
+    base: runs.Base, version: Version, settings: runs.TrainConfig, target: Path | None
+) -> tuple[runs.Base, runs.Vocabulary | None, list[Reject]]:
+    """The base the run starts from, trimmed into `target` where the config says so, and the rows it cannot have.
+
+    Without a target nothing is written, and rows are counted in tokens of the whole vocabulary.
+    """
+    if not bases.wants_trim(base, settings):
+        return base, None, preflight(version, models.load_tokenizer(base.path), settings)
+    if target is None:
+        print(f"vocabulary: {bases.pieces(base):,} pieces, would be trimmed to the train rows")
+        return base, None, preflight(version, models.load_tokenizer(base.path), settings)
+    own, vocabulary = trim(base, version, target, settings.vocabulary_reserve)
+    try:
+        return own, vocabulary, preflight(version, models.load_tokenizer(own.path), settings)
+    except BaseException:
+        # a base without a run would only fill the disk
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def trim(base: runs.Base, version: Version, target: Path, reserve: int) -> tuple[runs.Base, runs.Vocabulary]:
+    tokenizer = models.load_tokenizer(base.path)
+    examples = progress.track(snapshots.read(version.train), "trim", version.train.rows)
+    return bases.trimmed(base, (text for example in examples for text in texts(example, tokenizer)), target, reserve)
+
+
+def texts(example: Example, tokenizer: Any) -> Iterator[str]:
+    """What is made into tokens of an example: the rendered prompt, system text included, and the answer with its end.
+
+    Only train rows may decide what is kept: what val and test rows hold must not leak into the model.
+    """
+    messages = prompt.messages(example.system, example.prompt)
+    yield tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    yield example.response + prompt.END_OF_TURN
 
 
 def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> list[Reject]:
