@@ -11,6 +11,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from potstill.stop import Stop
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what YAML takes in silence: a key that is there twice, and `on` or `yes` as a key, which is `true`."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} is a boolean; quote it", key.start_mark
+                )
+            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -36,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = nearest(path.stem, known) or (f" Known: {', '.join(known)}." if known else "")
         raise Stop(f"{path} is not there.{hint}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
         raise Stop(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

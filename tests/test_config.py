@@ -55,3 +55,23 @@ def test_a_key_under_a_name_of_the_users_own_is_checked_too(project_folder: Path
     path.write_text(path.read_text().replace("calls_per_day: 20000", "calls_a_day: 20000"))
     with pytest.raises(Stop, match=r"unknown key 'tasks\.t1_parse\.calls_a_day'\. Did you mean 'calls_per_day'"):
         config.load(path, WorkloadConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: nano\nbase: other\n", r"the key 'base' is there twice.*line 2"),
+        ("sft: {seed: 1, seed: 2}\n", "the key 'seed' is there twice"),
+        ("on: nano\n", "the key on is a boolean; quote it"),
+    ],
+)
+def test_what_yaml_takes_in_silence_is_refused(project_folder: Path, text: str, message: str):
+    write(project_folder, "odd", text)
+    with pytest.raises(Stop, match=message) as stop:
+        runs.train_config("odd")
+    assert stop.value.code == USAGE
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("base: &base {x: 1, y: 2}\nown: {<<: *base, x: 3}\n")
+    assert config.read_yaml(tmp_path / "a.yaml")["own"] == {"x": 3, "y": 2}
