@@ -119,8 +119,10 @@ def faults(
     return found
 
 
-def standing(rows: list[Row], judge_run: JudgeRun, name: str, base: str, limits: Limits, today: date):
-    """(one line for the reader, doubts for the gate) about the judge of these rows: tuple[str, list[str]]."""
+def standing(
+    rows: list[Row], judge_run: JudgeRun, name: str, base: str, limits: Limits, today: date
+) -> tuple[str, list[str]]:
+    """(one line for the reader, doubts for the gate) about the judge of these rows."""
     asked = judged_slots(rows)
     if not asked:
         return "no certificate needed: rules decided every slot", []

@@ -11,11 +11,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from potstill.intervals import DRAWS, FEW_GROUPS, FEW_MIXED, SEED, Method, middle95, resample, wilson
+from potstill.intervals import DRAWS, FEW_GROUPS, FEW_MIXED, SEED, Z95, Method, middle95, resample, wilson
 from potstill.records import Record
 
-# standard normal quantiles of 97.5% and 80%
-Z_SIZE, Z_POWER = 1.959964, 0.841621
+# the standard normal quantile of 80%
+Z_POWER = 0.8416212335729143
 # passed and scored, of a and of b
 Tally = tuple[int, int, int, int]
 
@@ -86,7 +86,7 @@ def detectable(found: Difference) -> float | None:
     if found.ci95 is None:
         return None
     low, high = found.ci95
-    return (Z_SIZE + Z_POWER) * (high - low) / (2 * Z_SIZE)
+    return (Z95 + Z_POWER) * (high - low) / (2 * Z95)
 
 
 def guarded(found: Difference, tallies: dict[str, Tally], clusters: dict[str, str]) -> Guarded:

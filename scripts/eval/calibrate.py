@@ -5,6 +5,7 @@ Run: python -m scripts.eval.calibrate -r <run> --sample 100          a sheet of 
 docs/gate.md has the contract of a label file.
 """
 
+import argparse
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def write_sheet(run: str, count: int) -> None:
     cli.done([path], f"put pass or fail in place of null, then fab eval.calibrate -r {run} --labels {path}")
 
 
-def certify(run: str, labels: list[Label], sides: dict[str, Answers], arguments) -> tuple[Certificate, Matched]:
+def certify(
+    run: str, labels: list[Label], sides: dict[str, Answers], arguments: argparse.Namespace
+) -> tuple[Certificate, Matched]:
     judges = {(side.judge_run.model, side.judge_run.prompt_sha256) for side in sides.values()}
     if len(judges) > 1:
         raise Stop(f"{run}: {', '.join(sides)} were judged otherwise. Run fab eval.judge -r {run} for all.", DATA)
