@@ -99,6 +99,9 @@ def rule(
     # named for its inputs: a run on other inputs starts afresh, and what was paid for is in the cache
     path = folder / f".judge-{fingerprint[:16]}.ledger"
     incomplete = None
+    # a run that was begun has counts of what it cost in its ledger
+    if not path.exists() and (known := _all_cached(job, cache, plan)) is not None:
+        return Outcome(known, _void(plan, known), None, len(plan.planted))
     with Ledger(path, fingerprint, alone=True) as ledger:
         # the canaries first: a judge that lets one pass is not paid for the rest
         ledger.add((key, question._asdict()) for key, question in [*plan.planted.items(), *plan.asked.items()])
@@ -112,11 +115,26 @@ def rule(
             pass
         results = dict(ledger.results()) | {key: json.loads(told) for key, told in ledger.failures()}
     # looked at again: a run that was killed may have recorded a canary and not looked
-    void = next((why for key in plan.planted if (why := _against(plan, key, results.get(key)))), None)
+    void = _void(plan, results)
     if incomplete is None:
         for leftover in folder.glob(".judge-*.ledger*"):
             leftover.unlink()
     return Outcome(results, void, incomplete, len(plan.planted))
+
+
+def _all_cached(job: Job, cache: Cache, plan: Plan) -> dict[str, dict[str, Any]] | None:
+    """The results when every question was answered before, which needs no ledger; else None."""
+    found = {}
+    for key, question in (*plan.planted.items(), *plan.asked.items()):
+        reply = judge.from_cache(job, cache, question)
+        if reply is None:
+            return None
+        found[key] = as_result(reply)
+    return found
+
+
+def _void(plan: Plan, results: Mapping[str, dict[str, Any]]) -> str | None:
+    return next((why for key in plan.planted if (why := _against(plan, key, results.get(key)))), None)
 
 
 def _against(plan: Plan, key: str, result: dict[str, Any] | None) -> str | None:
