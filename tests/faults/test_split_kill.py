@@ -59,8 +59,6 @@ def row(n: int) -> Example:
 
 def make(folder: Path) -> Path:
     make_project(folder)
-    with open(folder / "configs/workloads/batfit.yaml", "a") as config:
-        config.write("near_duplicates: {threshold: 0.85}\n")
     processed = folder / "data/processed/batfit"
     write_jsonl(processed / "clean.jsonl", map(row, range(ROWS)))
     variants = [row(n).model_copy(update={"id": f"v{n}", "metadata": {"parent": f"r{n}"}}) for n in range(0, ROWS, 9)]
