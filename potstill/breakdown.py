@@ -37,12 +37,17 @@ class Confusion(Record):
 
 
 class Cost(Record):
-    """USD per 1,000 documents like the headline rows. `tokens_from` says whose token counts the strong model's are."""
+    """USD per 1,000 documents like the headline rows. `tokens_from` says whose token counts the strong model's are.
+
+    `tuned_from` is the artifact whose answers per second in package.parity the tuned model's cost is of; latencies of
+    eval.generate are those of whole batches.
+    """
 
     strong_model: str
     strong_usd_per_1000: float
     tokens_from: str
     tuned_usd_per_1000: float | None
+    tuned_from: str | None
 
 
 class Prices(Config):
@@ -51,7 +56,7 @@ class Prices(Config):
     strong_model: str
     input_usd_per_million: Price
     output_usd_per_million: Price
-    # of the machine that answers one document after the other; absent: the tuned model's cost is not told
+    # of the machine that answers; absent: the tuned model's cost is not told
     host_usd_per_hour: Price | None = None
 
 
@@ -91,8 +96,11 @@ def confusion(rows: list[Row]) -> dict[str, Confusion]:
     return {slot: _table(found) for slot, found in pairs.items() if _is_enum(found)}
 
 
-def cost(rows: list[Row], prices: Prices) -> Cost:
-    """The strong model's tokens are those logged with its calls, or else the tuned model's own counts."""
+def cost(rows: list[Row], prices: Prices, answers_per_s: dict[str, float]) -> Cost:
+    """The strong model's tokens are those logged with its calls, or else the tuned model's own counts.
+
+    `answers_per_s` are the artifacts' in package.parity: the fastest one tells what the tuned model costs.
+    """
     logged = [_logged(row.example.metadata) for row in rows]
     known = [counts for counts in logged if counts is not None]
     source = "the strong model's log"
@@ -101,13 +109,22 @@ def cost(rows: list[Row], prices: Prices) -> Cost:
         known = [(float(row.prediction.prompt_tokens), float(row.prediction.completion_tokens)) for row in rows]
     n = len(known)
     usd = sum(i * prices.input_usd_per_million + o * prices.output_usd_per_million for i, o in known) / 1e6
-    hours = sum(row.prediction.latency_ms for row in rows) / 3_600_000
+    fastest = max(answers_per_s, key=lambda name: answers_per_s[name], default=None)
+    per_1000 = None
+    if fastest is not None and prices.host_usd_per_hour is not None:
+        per_1000 = host_usd(prices.host_usd_per_hour, answers_per_s[fastest])
     return Cost(
         strong_model=prices.strong_model,
         strong_usd_per_1000=1000 * usd / n,
         tokens_from=source,
-        tuned_usd_per_1000=None if prices.host_usd_per_hour is None else 1000 * hours * prices.host_usd_per_hour / n,
+        tuned_usd_per_1000=per_1000,
+        tuned_from=fastest if per_1000 is not None else None,
     )
+
+
+def host_usd(usd_per_hour: float, answers_per_s: float) -> float:
+    """What 1,000 answers take of a host that does nothing else."""
+    return 1000 * usd_per_hour / 3600 / answers_per_s
 
 
 def _logged(metadata: dict[str, Any]) -> tuple[float, float] | None:

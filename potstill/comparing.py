@@ -53,6 +53,8 @@ class Comparison(Record):
     detectable: dict[str, float | None]
     # with eval.compare --samples: "a" and "b"
     speed: Annotated[dict[str, Speed], Field(default_factory=dict)]
+    # USD per 1,000 answers of each side that has been timed, or is the priced strong model's own (configs/gate.yaml)
+    cost: Annotated[dict[str, float], Field(default_factory=dict)]
     notes: list[str]
 
 
@@ -128,6 +130,7 @@ def compare(a: Answers, b: Answers, group: str, draws: int = DRAWS, seed: int = 
         seed=seed,
         detectable={name: paired.detectable(found[name]) for name in HEADLINE},
         speed={},
+        cost={},
         notes=_notes(a, b, both, groups),
     )
 

@@ -59,6 +59,7 @@ def _report(
         strong, missing = _strong(graded, limits.strong_model)
         doubts += missing
     against = _against(graded, baseline, comparing.title(baseline)) if baseline is not None else None
+    artifacts = _artifacts(record.run, {k: v for k, v in others.items() if k not in BASELINES}, group)
     return Report(
         run=record.run,
         workload=record.workload,
@@ -70,7 +71,7 @@ def _report(
         tokens=_tokens(headline),
         distributions=breakdown.distributions(headline),
         confusion=breakdown.confusion(headline),
-        cost=breakdown.cost(headline, limits.prices) if limits.prices is not None else None,
+        cost=breakdown.cost(headline, limits.prices, _rates(artifacts)) if limits.prices is not None else None,
         judge=judge,
         gate=gate.decide(
             metrics.tallies(headline), metrics.groups_of(headline, group), limits, strong, against, doubts
@@ -81,7 +82,7 @@ def _report(
             if (rows := headline_of(others.get(name, [])))
         },
         slices=metrics.slices(graded.side.rows, group),
-        artifacts=_artifacts(record.run, {k: v for k, v in others.items() if k not in BASELINES}, group),
+        artifacts=artifacts,
         notes=[*notes, *_grouping(total.n, total.groups)],
     )
 
@@ -204,6 +205,15 @@ def _artifacts(run: str, judged: dict[str, list[Row]], group: str) -> dict[str, 
         parity = {k: v for k, v in measured[name].items() if k != "divergences"} if name in measured else None
         found[name] = Artifact(numbers=metrics.numbers(rows, group) if rows else None, parity=parity)
     return found
+
+
+def _rates(artifacts: dict[str, Artifact]) -> dict[str, float]:
+    """Answers per second of each artifact that package.parity has measured."""
+    return {
+        name: artifact.parity["answers_per_s"]
+        for name, artifact in artifacts.items()
+        if artifact.parity and artifact.parity.get("answers_per_s")
+    }
 
 
 def _latency(rows: list[Row]) -> dict[Any, float]:

@@ -18,6 +18,7 @@ class Speed(Record):
     samples: int
     latency_ms: dict[str, float]
     tokens_per_s: float
+    answers_per_s: float
     load_s: float
     bytes: int
 
@@ -45,6 +46,7 @@ def measure(record: RunRecord, answers: str, examples: list[Example], limits: di
         samples=len(examples),
         latency_ms={"p50": quantile(waits, 0.5), "p95": quantile(waits, 0.95)},
         tokens_per_s=made / sum(waits) * 1000,
+        answers_per_s=len(waits) / sum(waits) * 1000,
         load_s=load_s,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )

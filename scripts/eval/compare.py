@@ -8,7 +8,7 @@ on the first N test rows, one prompt after the other.
 
 import itertools
 
-from potstill import cli, comparing, grading, project, shown, snapshots, speed, workload
+from potstill import breakdown, cli, comparing, gate, grading, project, shown, snapshots, speed, workload
 from potstill.comparing import HEADLINE, Answers, Comparison
 from potstill.files import stage_lock, write_json, write_text
 from potstill.paired import Difference
@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = project.reports(a.record.run)
     with stage_lock(folder, "eval.compare"):
         found = comparing.compare(a, b, group)
-        if arguments.samples:
-            found = found.model_copy(update={"speed": timed(a, b, arguments.samples)})
+        measured = timed(a, b, arguments.samples) if arguments.samples else {}
+        found = found.model_copy(update={"speed": measured, "cost": costs(a, b, measured)})
         stem = folder / f"compare_{file_name(a)}_{file_name(b)}"
         text = markdown(found)
         write_text(stem.with_name(f"{stem.name}.md"), text)
@@ -58,12 +58,29 @@ def timed(a: Answers, b: Answers, samples: int) -> dict[str, Speed]:
     return {key: speed.measure(side.record, side.name, examples, limits) for key, side in (("a", a), ("b", b))}
 
 
+def costs(a: Answers, b: Answers, measured: dict[str, Speed]) -> dict[str, float]:
+    """USD per 1,000 answers by the prices of configs/gate.yaml: the strong model's by tokens, others by their time."""
+    prices = gate.load_limits().prices
+    found: dict[str, float] = {}
+    for key, side in (("a", a), ("b", b)) if prices else ():
+        answered = [row.prediction for row in side.rows]
+        if answered[0].backend == f"litellm {prices.strong_model}":
+            spent = [
+                p.prompt_tokens * prices.input_usd_per_million + p.completion_tokens * prices.output_usd_per_million
+                for p in answered
+            ]
+            found[key] = sum(spent) / len(spent) / 1000
+        elif key in measured and prices.host_usd_per_hour is not None:
+            found[key] = breakdown.host_usd(prices.host_usd_per_hour, measured[key].answers_per_s)
+    return found
+
+
 def fast(found: Comparison) -> list[str]:
     return [
         f"{key}: {own.tokens_per_s:.0f} tokens/s, latency p50 {own.latency_ms['p50']:.0f} ms, p95 "
         f"{own.latency_ms['p95']:.0f} ms over {own.samples} prompts one by one, {own.bytes / 1e6:.1f} MB"
         for key, own in found.speed.items()
-    ]
+    ] + [f"{key}: {usd:,.4f} USD per 1,000 answers" for key, usd in found.cost.items()]
 
 
 def sensitivity(found: Comparison) -> str:
@@ -138,7 +155,7 @@ def markdown(found: Comparison) -> str:
         f"slices, of {found.groups} groups. Intervals: 95%, paired bootstrap of whole groups, {found.draws} draws."
     )
     lines += ["", f"**{verdict(found)}**", "", f"{shown.cell(perfect(found))}.", "", f"{sensitivity(found)}.", ""]
-    lines += [f"- {line}" for line in fast(found)] + ([""] if found.speed else [])
+    lines += [f"- {line}" for line in fast(found)] + ([""] if fast(found) else [])
     lines += [text for note in found.notes for text in (shown.cell(note), "")]
     for title, rows in tables(found):
         lines += [f"## {title}", "", *shown.table(HEAD, rows), ""]

@@ -16,6 +16,7 @@ from potstill.files import sha256_file, write_json
 from potstill.grading import Judged, JudgeRun, Row
 from potstill.records import Verdict
 from potstill.runs import RunRecord
+from potstill.speed import Speed
 from potstill.stop import DATA, Stop
 from scripts.eval import compare as script
 from scripts.eval import judge as judge_script
@@ -305,3 +306,17 @@ def test_the_detectable_difference_is_the_one_that_is_shown_four_times_of_five()
     # of estimates around it, this share has an interval above zero
     assert norm.sf(1.959964 * error, loc=smallest, scale=error) == pytest.approx(0.8, abs=1e-4)
     assert paired.detectable(found.model_copy(update={"ci95": None})) is None
+
+
+def test_a_side_costs_what_its_tokens_or_its_time_cost(judged):
+    a, b = (comparing.read(RUN, name) for name in ("merged", "null"))
+    fast = Speed(samples=4, latency_ms={}, tokens_per_s=1.0, answers_per_s=100.0, load_s=0.0, bytes=1)
+    assert script.costs(a, b, {"a": fast}) == {}
+    limits = Path("configs/gate.yaml")
+    prices = "{strong_model: big, input_usd_per_million: 2.5, output_usd_per_million: 10, host_usd_per_hour: 0.36}"
+    limits.write_text(limits.read_text() + f"prices: {prices}\n")
+    assert script.costs(a, b, {"a": fast}) == {"a": pytest.approx(0.001)}
+    by_big = [row._replace(prediction=row.prediction.model_copy(update={"backend": "litellm big"})) for row in b.rows]
+    tokens = [(p.prompt_tokens, p.completion_tokens) for p in (row.prediction for row in by_big)]
+    usd = sum(i * 2.5 + o * 10 for i, o in tokens) / len(tokens) / 1e6 * 1000
+    assert script.costs(a, b._replace(rows=by_big), {}) == {"b": pytest.approx(usd)}

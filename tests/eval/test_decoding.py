@@ -54,7 +54,7 @@ PROMPTS = st.lists(st.lists(st.integers(7, VOCABULARY - 1), min_size=1, max_size
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 5), prompts=PROMPTS, most=st.integers(1, 24), kv_heads=st.sampled_from((1, 2, 4)))
-def test_answers_are_those_ofby_transformers(seed: int, prompts: list[list[int]], most: int, kv_heads: int):
+def test_answers_are_those_of_transformers(seed: int, prompts: list[list[int]], most: int, kv_heads: int):
     made = model(seed, kv_heads=kv_heads)
     wanted = reference(made, prompts, most)
     assert decoding.answer(made, prompts, most, STOPS, [None] * len(prompts)) == wanted

@@ -138,9 +138,14 @@ def test_prices_tell_what_a_thousand_documents_cost(project_folder):
         "prices: {strong_model: big, input_usd_per_million: 2.5, output_usd_per_million: 10, host_usd_per_hour: 0.36}\n"
     )
     script.main(["-r", RUN])
-    # 100 prompt and 10 answer tokens in 10 ms each: 2.5e-4 + 1e-4 USD, and 0.36 / 3,600,000 x 10 USD
+    assert found(folder)["cost"]["tuned_usd_per_1000"] is None
+    parity = {"gguf-f16": {"answers_per_s": 50.0}, "gguf-q8_0": {"answers_per_s": 100.0}}
+    (folder / "parity.json").write_text(json.dumps({"artifacts": parity}))
+    script.main(["-r", RUN])
+    # 100 prompt and 10 answer tokens each: 2.5e-4 + 1e-4 USD; 1,000 answers at 100 a second take 10 of 3,600 seconds
     cost = found(folder)["cost"]
     assert cost["strong_usd_per_1000"] == pytest.approx(0.35)
     assert cost["tuned_usd_per_1000"] == pytest.approx(0.001)
+    assert cost["tuned_from"] == "gguf-q8_0"
     assert cost["tokens_from"] == "the tuned model's tokenizer"
     assert "0.3500" in (folder / "report.md").read_text()
