@@ -104,17 +104,21 @@ def ask_all(job: Job, questions: Iterable[tuple[Any, Question | PairQuestion]]) 
                 break
             batch: list[tuple[Any, Reply]] = []
             full, room = False, job.settings.concurrency
+            refused: CapReached | None = None
             for landing in flights.land():
                 if isinstance(landing.error, CapReached):
                     # calls under way reserve more than they will cost: there may be room when they are through
                     back.append(landing.tag)
-                    full = True
-                    stopped = stopped or (None if flights.under_way else landing.error)
+                    refused = landing.error
                 elif landing.error is not None:
                     stopped = stopped or landing.error
                 elif landing.reply is not None:
                     unanswered = unanswered + 1 if landing.reply.unanswered else 0
                     batch.append((landing.tag[0], landing.reply))
+            if refused is not None and not flights.under_way and not batch:
+                # nothing has freed money since it was refused
+                stopped = stopped or refused
+            full = refused is not None and flights.under_way > 0
             if unanswered >= max(DOWN_AFTER, job.settings.concurrency):
                 stopped = stopped or _down(job.settings, unanswered, batch[-1][1].error)
             yield batch

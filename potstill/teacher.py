@@ -107,6 +107,7 @@ def ask_all(
             while waiting and not (stopped or full or halt.is_set()) and len(running) < settings.concurrency:
                 running[pool.submit(ask, settings, waiting[0], budget)] = waiting[0]
                 waiting.popleft()
+            freed = False
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 question = running.pop(future)
                 try:
@@ -119,12 +120,14 @@ def ask_all(
                 except Stop as error:
                     stopped = stopped or error
                     continue
-                full = False
+                freed = True
                 failed = failed + 1 if reply.error else 0
                 yield question, reply
                 if failed >= MAX_FAILED and stopped is None:
                     told = f"{failed} calls in a row failed, the last with {reply.error}"
                     stopped = Stop(f"{settings.model}: {told}. Check the service, then run this again.", UNAVAILABLE)
+            # what came in with the refusal, in any order, may have left room
+            full = full and not freed
             if halt.is_set() and stopped is None:
                 stopped = KeyboardInterrupt()
             if full and not running and stopped is None:
