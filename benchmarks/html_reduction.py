@@ -1,7 +1,7 @@
 """Measures the HTML reduction on real pages beside its peers: tokens, the share of the gold kept, and pages a second.
 
-Run: .venv/bin/python -m benchmarks.html_reduction --data ../shared/data [--budget 1200] [--misses]
-Reads shop_pages.jsonl.gz, recipe_pages.jsonl.gz (html and gold) and listing_pages.jsonl.gz (html) from --data, prints a
+Run: .venv/bin/python -m benchmarks.html_reduction --data DATA [--budget 1200] [--misses]
+Reads shop_pages.jsonl.gz, recipe_pages.jsonl.gz (html and gold) and listing_pages.jsonl.gz (html) from DATA, prints a
 table and writes reports/benchmark_html_reduction.json. A gold value counts when the page's visible body text has it,
 with white space, case and entities made alike; a value of at most 12 characters must stand as words of its own, a
 longer one is compared by its letters and digits, and one of more than 100 also counts as kept when 95% of its runs of
