@@ -23,8 +23,9 @@ from typing import Any
 from potstill import judge, judge_calls, judge_run
 from potstill.fences import Question, fill
 from potstill.files import write_json
-from potstill.judge_records import JudgeConfig, Price, Prices
+from potstill.judge_records import JudgeConfig, Prices
 from potstill.judge_spend import Spend
+from potstill.pricing import Price
 from potstill.stop import Stop
 
 REPO = Path(__file__).resolve().parent.parent

@@ -20,7 +20,8 @@ from potstill.judge_calls import load_litellm
 from potstill.judge_engine import Job
 from potstill.judge_lexical import similarity as lexical_similarity
 from potstill.judge_limits import Budget, CapReached, Rate
-from potstill.judge_records import EMBEDDED, JudgeConfig, Malformed, Preference, Price, Reply, Ruling
+from potstill.judge_records import EMBEDDED, JudgeConfig, Malformed, Preference, Reply, Ruling
+from potstill.pricing import Price
 
 __all__ = [
     "EMBEDDED",

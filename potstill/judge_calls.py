@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from potstill import judge_lexical
-from potstill.judge_records import EMBEDDED, JudgeConfig, Price
+from potstill.judge_records import EMBEDDED, JudgeConfig
+from potstill.pricing import Price
 from potstill.stop import Stop
 
-# English and JSON have three to four bytes a token; two is the most tokens a prompt will have
-BYTES_PER_TOKEN, BYTES_PER_TOKEN_LEAST = 3.3, 2.0
 # the key, the account or the address is wrong: the next question would be refused as well
 REFUSED = (401, 402, 403, 404)
 
@@ -108,15 +107,17 @@ def _seconds(date: str) -> float | None:
         return None
 
 
-def tokens(text: str) -> int:
-    """About how many tokens a text has, with any tokenizer."""
-    return int(len(text.encode()) / BYTES_PER_TOKEN) + 1
-
-
-def most_usd(settings: JudgeConfig, price: Price, prompt: str) -> float:
-    """The most that one request can cost."""
-    # a few tokens for the role and the marks around the text
-    return price.of(len(prompt.encode()) / BYTES_PER_TOKEN_LEAST + 50, settings.max_tokens)
+def listed_price(model: str) -> Price | None:
+    """What LiteLLM's own table says a model costs, or None. What is embedded, or Ollama's, costs nothing."""
+    # LiteLLM would ask an Ollama server about the model
+    if model == EMBEDDED or model.startswith(("ollama/", "ollama_chat/")):
+        return Price(0.0, 0.0)
+    try:
+        info = load_litellm().get_model_info(model)
+    except Exception:  # LiteLLM raises a bare Exception for a model it does not know
+        return None
+    prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
+    return None if None in prices else Price(*prices)
 
 
 def price_of(settings: JudgeConfig) -> Price | None:
@@ -127,16 +128,8 @@ def price_of(settings: JudgeConfig) -> Price | None:
     check_model(settings.model)
     if settings.price_per_million is not None:
         return Price(settings.price_per_million.input / 1e6, settings.price_per_million.output / 1e6)
-    # LiteLLM would ask an Ollama server about the model
-    if settings.model == EMBEDDED or settings.model.startswith(("ollama/", "ollama_chat/")):
-        return Price(0.0, 0.0)
-    try:
-        info = load_litellm().get_model_info(settings.model)
-    except Exception:  # LiteLLM raises a bare Exception for a model it does not know
-        info = {}
-    prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
-    if None not in prices:
-        return Price(*prices)
+    if (listed := listed_price(settings.model)) is not None:
+        return listed
     return Price(0.0, 0.0) if settings.api_base is not None and is_local(settings.api_base) else None
 
 

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from potstill import judge_calls
+from potstill import judge_calls, pricing
 from potstill.fences import PairQuestion, Question, fill
 from potstill.judge_calls import REFUSED, Failed
 from potstill.judge_limits import Budget, CapReached, Rate
-from potstill.judge_records import Attempt, JudgeConfig, Malformed, Price, Reply, Ruling
+from potstill.judge_records import Attempt, JudgeConfig, Malformed, Reply, Ruling
+from potstill.pricing import Price
 from potstill.stop import UNAVAILABLE, Stop
 
 BACKOFF_MAX_S = 20
@@ -203,13 +204,13 @@ def _wait(state: Any, backoff: Callable[[Any], float]) -> float:
 
 async def _attempt(job: Job, question: Question | PairQuestion, attempts: list[Attempt]) -> Any:
     prompt = fill(job.template, question)
-    most = judge_calls.most_usd(job.settings, job.price, prompt)
+    most = pricing.most_usd(job.price, prompt, job.settings.max_tokens)
     job.budget.reserve(most)
     cost, taken, made, raw, outcome = 0.0, 0, 0, None, "cancelled"
     began = time.monotonic()
     try:
         await job.requests.acquire()
-        await job.tokens.acquire(judge_calls.tokens(prompt) + job.settings.max_tokens)
+        await job.tokens.acquire(pricing.tokens(prompt) + job.settings.max_tokens)
         began = time.monotonic()
         # what is under way when the run is stopped may be billed
         cost = most

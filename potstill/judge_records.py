@@ -10,16 +10,6 @@ from potstill.records import Record
 EMBEDDED = "embedded/lexical"
 
 
-class Price(NamedTuple):
-    """USD per token."""
-
-    input: float
-    output: float
-
-    def of(self, prompt_tokens: float, completion_tokens: float) -> float:
-        return prompt_tokens * self.input + completion_tokens * self.output
-
-
 class Prices(Config):
     """USD per million tokens."""
 

@@ -55,7 +55,7 @@ def price_of(arguments: argparse.Namespace) -> Price:
         if not found:
             raise Stop(f"--price {arguments.price!r}: want USD per million tokens in and out, as in --price 0.15,0.60")
         return Price(float(found[1]) / 1e6, float(found[2]) / 1e6)
-    known = pricing.known_price(arguments.model)
+    known = teacher.known_price(arguments.model)
     if known is None:
         raise Stop(
             f"LiteLLM has no price for {arguments.model}, so --max-cost could not hold. Give --price IN,OUT in USD per "

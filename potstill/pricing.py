@@ -4,9 +4,6 @@ import math
 import threading
 from typing import NamedTuple
 
-from potstill import judge
-from potstill.stop import Stop
-
 # English and JSON have three to four bytes a token; two is the most tokens a prompt will have
 BYTES_PER_TOKEN, BYTES_PER_TOKEN_LEAST = 3.3, 2.0
 
@@ -49,25 +46,12 @@ class Budget:
             self._spent += cost_usd
 
 
-def known_price(model: str) -> Price | None:
-    """What LiteLLM's own table says the model costs, or None. Raises Stop 2 for a model of no provider it knows."""
-    import openai
-
-    litellm = judge.load_litellm()
-    try:
-        litellm.get_llm_provider(model)
-    except openai.BadRequestError:
-        raise Stop(
-            f"--model {model!r} names no provider LiteLLM knows. Want provider/model, as in openai/gpt-4o-mini."
-        ) from None
-    try:
-        info = litellm.get_model_info(model)
-    except Exception:  # LiteLLM raises a bare Exception for a model it does not know
-        return None
-    prices = info.get("input_cost_per_token"), info.get("output_cost_per_token")
-    return None if None in prices else Price(*prices)
-
-
 def tokens(text: str) -> int:
     """About how many tokens a text has, with any tokenizer."""
     return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
+
+
+def most_usd(price: Price, text: str, max_tokens: int) -> float:
+    """The most that one call with this prompt can cost."""
+    # a few tokens for the roles and marks around the text
+    return price.of(len(text.encode()) / BYTES_PER_TOKEN_LEAST + 50, max_tokens)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from potstill import judge, prompt
+from potstill import judge, judge_calls, pricing, prompt
 from potstill.files import canonical_json
-from potstill.pricing import BYTES_PER_TOKEN_LEAST, Budget, CapReached, Price
+from potstill.pricing import Budget, CapReached, Price
 from potstill.stop import UNAVAILABLE, Stop
 from potstill.workload import Workload
 
@@ -68,9 +68,23 @@ def system_of(job: Workload, task: str) -> str:
 
 def most_usd(settings: Settings, question: Question) -> float:
     """The most that one call can cost."""
-    # a few tokens for the roles and marks around the texts
-    taken = len((question.system + question.prompt).encode()) / BYTES_PER_TOKEN_LEAST + 50
-    return settings.price.of(taken, question.max_tokens or settings.max_tokens)
+    return pricing.most_usd(
+        settings.price, question.system + question.prompt, question.max_tokens or settings.max_tokens
+    )
+
+
+def known_price(model: str) -> Price | None:
+    """What LiteLLM's own table says the model costs, or None. Raises Stop 2 for a model of no provider it knows."""
+    import openai
+
+    litellm = judge.load_litellm()
+    try:
+        litellm.get_llm_provider(model)
+    except openai.BadRequestError:
+        raise Stop(
+            f"--model {model!r} names no provider LiteLLM knows. Want provider/model, as in openai/gpt-4o-mini."
+        ) from None
+    return judge_calls.listed_price(model)
 
 
 @contextlib.contextmanager

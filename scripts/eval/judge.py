@@ -23,6 +23,7 @@ from potstill import (
     judge_calls,
     judge_pairs,
     judge_run,
+    pricing,
     project,
     runs,
     slots,
@@ -34,9 +35,9 @@ from potstill.files import stage_lock
 from potstill.grading import TUNED, JudgeRun
 from potstill.judge import Cache, JudgeConfig
 from potstill.judge_engine import Job
-from potstill.judge_records import Price
 from potstill.judge_run import Outcome, Plan, Sheet
 from potstill.judge_spend import Spend
+from potstill.pricing import Price
 from potstill.runs import RunRecord
 from potstill.stop import DATA, REJECT, USAGE, Stop
 
@@ -180,8 +181,8 @@ def open_job(bench: Bench, template: str, plan: Plan) -> Job:
 def agree(bench: Bench, template: str, uncached: list[Any], price: Price) -> None:
     settings = bench.settings
     prompts = [fences.fill(template, question) for question in uncached]
-    about = price.of(sum(map(judge_calls.tokens, prompts)), VERDICT_TOKENS * len(prompts)) * settings.repeats
-    most = sum(judge_calls.most_usd(settings, price, prompt) for prompt in prompts) * settings.repeats
+    about = price.of(sum(map(pricing.tokens, prompts)), VERDICT_TOKENS * len(prompts)) * settings.repeats
+    most = sum(pricing.most_usd(price, prompt, settings.max_tokens) for prompt in prompts) * settings.repeats
     # a try that fails is free, but one whose answer is no verdict is paid for
     told = (
         f"{len(prompts)} questions to {settings.model}: about {about:.4f} USD, at most "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import database, pricing, teacher
+from potstill import database, teacher
 from potstill.records import Exemplar
 from potstill.stop import REJECT, UNAVAILABLE, USAGE, Stop
 from potstill.workloads import coach
@@ -276,7 +276,7 @@ def test_a_model_without_a_price_needs_one_and_a_known_one_has_it(folder, servic
         with pytest.raises(Stop, match="--price"):
             generate.main(["-w", "coach", "--model", "openai/test-model", f"--price={wrong}", "--yes"])
     assert service.asked == []
-    known = pricing.known_price("openai/gpt-4o-mini")
+    known = teacher.known_price("openai/gpt-4o-mini")
     assert known is not None
     assert 0 < known.input < known.output < 1e-4
 
