@@ -42,8 +42,8 @@ def in_process(run: str, system: str, max_new_tokens: int, base: bool = False) -
     """The merged model, or its untuned base, in float32. Raises Stop 65 when the run is not trained."""
     import torch
 
-    load = models.load_base(runs.read(run), torch.float32) if base else models.load_merged(run, torch.float32)
-    model, tokenizer = load
+    dtype = torch.float32
+    model, tokenizer = models.load_base(runs.read(run), dtype) if base else models.load_merged(run, dtype)
     yield lambda message: models.stream(model, tokenizer, prompt.prompt_ids(system, message, tokenizer), max_new_tokens)
 
 

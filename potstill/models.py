@@ -81,7 +81,7 @@ def generate(
 
     stops = stop_ids(model, tokenizer)
     own = gemma3.supports(model)
-    grammar = constraints.Grammar(tokenizer, stops) if schemas else None
+    grammar = constraints.grammar_of(tokenizer, stops) if schemas else None
     answer = decoding.answer if own else by_transformers
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     at_once = batch_size * (decoding.workers() if own else 1)
