@@ -203,8 +203,8 @@ def test_fab_exits_as_the_script_did_and_adds_nothing(project: Path) -> None:
 def test_an_interrupt_reaches_the_step_once(number: int, project: Path) -> None:
     program = """\
 import pathlib, time
-pathlib.Path("started").touch()
 try:
+    pathlib.Path("started").touch()
     time.sleep(120)
 except KeyboardInterrupt:
     time.sleep(0.3)
