@@ -7,7 +7,6 @@ from typing import Any
 from potstill import answers, daily, pricing, project, teacher
 from potstill.files import canonical_json
 from potstill.ledger import Ledger
-from potstill.pricing import Budget
 from potstill.records import Example, Prediction
 from potstill.stop import BUSY, Stop
 from potstill.teacher import Question, Reply, Settings
@@ -35,7 +34,7 @@ def questions(job: Workload, examples: list[Example], taught: bool, constrained:
 def ask(ledger: Ledger, settings: Settings, asked: list[Question], halt: threading.Event) -> Iterator[None]:
     """Yields once per answer, after it is recorded. Raises CapReached, and Stop 75 when the day's tokens are used."""
     by_key = {question.key: question for question in asked}
-    budget = Budget(settings.max_cost_usd, sum(result["cost_usd"] for _, result in ledger.results()))
+    budget = teacher.budget_of(settings, sum(result["cost_usd"] for _, result in ledger.results()))
     limit = project.load_project().daily_token_budget
     while items := ledger.claim(4 * settings.concurrency, LEASE_S):
         batch, day = [by_key[item.key] for item in items], daily.today()

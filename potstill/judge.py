@@ -19,9 +19,9 @@ from potstill.judge_cache import Cache
 from potstill.judge_calls import load_litellm
 from potstill.judge_engine import Job
 from potstill.judge_lexical import similarity as lexical_similarity
-from potstill.judge_limits import Budget, CapReached, Rate
+from potstill.judge_limits import Rate
 from potstill.judge_records import EMBEDDED, JudgeConfig, Malformed, Preference, Reply, Ruling
-from potstill.pricing import Price
+from potstill.pricing import Budget, Cap, CapReached, Price
 
 __all__ = [
     "EMBEDDED",
@@ -82,7 +82,7 @@ def budget_of(settings: JudgeConfig, spent_usd: float = 0.0, spent_today_usd: fl
     """The caps of a run that has cost `spent_usd` so far, on a day on which all runs have cost `spent_today_usd`."""
     run = "the judge has cost {spent:.4f} USD and max_cost_usd is {cap}: one more call could pass it"
     day = "judging has cost {spent:.4f} USD today and daily_cost_usd is {cap}: one more call could pass it"
-    return Budget([(spent_usd, settings.max_cost_usd, run), (spent_today_usd, settings.daily_cost_usd, day)])
+    return Budget(Cap(spent_usd, settings.max_cost_usd, run), Cap(spent_today_usd, settings.daily_cost_usd, day))
 
 
 def rule_on(

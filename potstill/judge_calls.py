@@ -5,17 +5,20 @@ import email.utils
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from potstill import judge_lexical
 from potstill.judge_records import EMBEDDED, JudgeConfig
 from potstill.pricing import Price
-from potstill.stop import Stop
+from potstill.stop import UNAVAILABLE, Stop
 
 # the key, the account or the address is wrong: the next question would be refused as well
 REFUSED = (401, 402, 403, 404)
+BACKOFF_MAX_S = 20
+# who asks for a longer wait than this is out of quota, not busy
+RETRY_AFTER_MAX_S = 300
 
 
 class Answer(NamedTuple):
@@ -98,6 +101,28 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     now = _seconds(headers.get("date", ""))
     return max(0.0, until - (time.time() if now is None else now))
+
+
+def patient(model: str, asked_s: Callable[[BaseException], float | None]) -> Callable[[Any], float]:
+    """Tenacity's wait: as long as the service asks (`asked_s` of the error), and at least a random, growing time.
+
+    No wait at all where `asked_s` is negative. Raises Stop 69 when the service asks for more than RETRY_AFTER_MAX_S.
+    """
+    import tenacity
+
+    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=BACKOFF_MAX_S)
+
+    def wait(state: Any) -> float:
+        asked = asked_s(state.outcome.exception()) or 0.0
+        if asked > RETRY_AFTER_MAX_S:
+            raise Stop(
+                f"{model} asks to wait {asked:.0f} s, more than {RETRY_AFTER_MAX_S} s: its quota may be used up. Run "
+                "this again later to go on.",
+                UNAVAILABLE,
+            )
+        return 0.0 if asked < 0 else max(asked, backoff(state))
+
+    return wait
 
 
 def _seconds(date: str) -> float | None:

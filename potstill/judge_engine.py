@@ -15,14 +15,11 @@ from typing import Any, NamedTuple
 from potstill import judge_calls, pricing
 from potstill.fences import PairQuestion, Question, fill
 from potstill.judge_calls import REFUSED, Failed
-from potstill.judge_limits import Budget, CapReached, Rate
+from potstill.judge_limits import Rate
 from potstill.judge_records import Attempt, JudgeConfig, Malformed, Reply, Ruling
-from potstill.pricing import Price
+from potstill.pricing import Budget, CapReached, Price
 from potstill.stop import UNAVAILABLE, Stop
 
-BACKOFF_MAX_S = 20
-# who asks for a longer wait than this is out of quota, not busy
-RETRY_AFTER_MAX_S = 300
 # questions that get no answer in a row, for good, before the service counts as down
 DOWN_AFTER = 20
 # as much of a hostile answer as is kept
@@ -159,12 +156,11 @@ async def ask(job: Job, question: Question | PairQuestion) -> Reply:
     import tenacity
 
     attempts: list[Attempt] = []
-    backoff = tenacity.wait_random_exponential(multiplier=0.5, max=BACKOFF_MAX_S)
     policy = tenacity.AsyncRetrying(
         sleep=asyncio.sleep,
         stop=tenacity.stop_after_attempt(1 + job.settings.retries),
         retry=tenacity.retry_if_exception(_is_transient),
-        wait=lambda state: _wait(state, backoff),
+        wait=judge_calls.patient(f"the judge {job.settings.model}", _asked_s),
         reraise=True,
     )
 
@@ -194,12 +190,9 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, Malformed) or (isinstance(error, Failed) and error.transient)
 
 
-def _wait(state: Any, backoff: Callable[[Any], float]) -> float:
-    error = state.outcome.exception()
+def _asked_s(error: BaseException) -> float | None:
     # a malformed answer is asked again at once: nobody is overloaded
-    if isinstance(error, Malformed):
-        return 0.0
-    return max(error.retry_after_s or 0.0, backoff(state))
+    return -1.0 if isinstance(error, Malformed) else getattr(error, "retry_after_s", None)
 
 
 async def _attempt(job: Job, question: Question | PairQuestion, attempts: list[Attempt]) -> Any:
@@ -226,21 +219,11 @@ async def _attempt(job: Job, question: Question | PairQuestion, attempts: list[A
         raise
     except Failed as error:
         outcome, cost = error.kind, most if error.billed else 0.0
-        if error.transient and (error.retry_after_s or 0) > RETRY_AFTER_MAX_S:
-            raise _too_long(job.settings, error.retry_after_s or 0) from None
         raise
     finally:
         job.budget.settle(most, cost)
         shown = raw[:RAW_MAX] if isinstance(raw, str) else None
         attempts.append(Attempt(outcome, shown, taken, made, cost, round((time.monotonic() - began) * 1000, 1)))
-
-
-def _too_long(settings: JudgeConfig, seconds: float) -> Stop:
-    return Stop(
-        f"the judge {settings.model} asks to wait {seconds:.0f} s, more than {RETRY_AFTER_MAX_S} s: its quota may be "
-        "used up. Run this again later to go on.",
-        UNAVAILABLE,
-    )
 
 
 async def _wind_up() -> None:

@@ -16,10 +16,10 @@ from potstill.files import atomic_open, canonical_json, sha256_file, sha256_text
 from potstill.grading import TUNED, Grade, Judged, JudgeRun
 from potstill.judge import Cache, JudgeConfig
 from potstill.judge_engine import Job
-from potstill.judge_limits import CapReached
 from potstill.judge_records import Preference, Reply, Ruling
 from potstill.judge_spend import Spend
 from potstill.ledger import Ledger
+from potstill.pricing import CapReached
 from potstill.records import write_jsonl
 from potstill.runs import RunRecord
 

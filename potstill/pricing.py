@@ -4,6 +4,8 @@ import math
 import threading
 from typing import NamedTuple
 
+from potstill.stop import REJECT, Stop
+
 # English and JSON have three to four bytes a token; two is the most tokens a prompt will have
 BYTES_PER_TOKEN, BYTES_PER_TOKEN_LEAST = 3.3, 2.0
 
@@ -18,32 +20,46 @@ class Price(NamedTuple):
         return prompt_tokens * self.input + completion_tokens * self.output
 
 
-class CapReached(Exception):
-    """What is left under the cap does not pay for one more call."""
+class CapReached(Stop):
+    """What is left under a cap does not pay for one more call."""
+
+    def __init__(self, message: str):
+        super().__init__(message, REJECT)
+
+
+class Cap(NamedTuple):
+    """`before_usd` is what was spent under this cap already; `told` when it is reached, with {spent} and {cap}."""
+
+    before_usd: float
+    usd: float
+    told: str
 
 
 class Budget:
-    """Money spent and reserved, for several threads."""
+    """Money spent and reserved, for several threads or one event loop.
 
-    def __init__(self, cap_usd: float, spent_usd: float = 0.0):
-        self.cap_usd = cap_usd
-        self._spent, self._reserved = spent_usd, 0.0
+    Every request reserves the most it can cost before it is sent, so calls under way never add up to more than a cap.
+    """
+
+    def __init__(self, *caps: Cap):
+        self._caps = caps
+        self.spent_usd, self._reserved = 0.0, 0.0
         self._lock = threading.Lock()
 
-    @property
-    def spent_usd(self) -> float:
-        return self._spent
-
     def reserve(self, most_usd: float) -> None:
+        """Raises CapReached, and reserves nothing, when one more such call could pass a cap."""
         with self._lock:
-            if self._spent + self._reserved + most_usd > self.cap_usd:
-                raise CapReached
+            taken = self.spent_usd + self._reserved + most_usd
+            for cap in self._caps:
+                # a call that costs nothing is fine until the cap itself is passed
+                if cap.before_usd + taken > cap.usd:
+                    raise CapReached(cap.told.format(spent=cap.before_usd + self.spent_usd, cap=cap.usd))
             self._reserved += most_usd
 
     def settle(self, reserved_usd: float, cost_usd: float) -> None:
         with self._lock:
             self._reserved -= reserved_usd
-            self._spent += cost_usd
+            self.spent_usd += cost_usd
 
 
 def tokens(text: str) -> int:

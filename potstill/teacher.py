@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 from potstill import judge, judge_calls, pricing, prompt
 from potstill.files import canonical_json
-from potstill.pricing import Budget, CapReached, Price
+from potstill.pricing import Budget, Cap, CapReached, Price
 from potstill.stop import UNAVAILABLE, Stop
 from potstill.workload import Workload
 
-BACKOFF_MAX_S = 20
 # calls that may fail in a row, for good, before the service counts as down
 MAX_FAILED = 5
 
@@ -73,6 +72,15 @@ def most_usd(settings: Settings, question: Question) -> float:
     )
 
 
+def budget_of(settings: Settings, spent_usd: float) -> Budget:
+    """The cap on a run that has cost `spent_usd` so far."""
+    told = (
+        "{spent:.4f} USD are spent and --max-cost is {cap}: one more call could cost too much. What was answered is "
+        "kept. Raise --max-cost and run this again to go on."
+    )
+    return Budget(Cap(spent_usd, settings.max_cost_usd, told))
+
+
 def known_price(model: str) -> Price | None:
     """What LiteLLM's own table says the model costs, or None. Raises Stop 2 for a model of no provider it knows."""
     import openai
@@ -115,6 +123,7 @@ def ask_all(
     waiting = deque(questions)
     running: dict[Future[Reply], Question] = {}
     failed, full = 0, False
+    refused: CapReached | None = None
     stopped: BaseException | None = None
     with ThreadPoolExecutor(settings.concurrency) as pool:
         while (waiting and stopped is None) or running:
@@ -126,10 +135,10 @@ def ask_all(
                 question = running.pop(future)
                 try:
                     reply = future.result()
-                except CapReached:
+                except CapReached as error:
                     # calls under way reserve more than they will cost: there may be room when they are through
                     waiting.appendleft(question)
-                    full = True
+                    full, refused = True, error
                     continue
                 except Stop as error:
                     stopped = stopped or error
@@ -145,7 +154,7 @@ def ask_all(
             if halt.is_set() and stopped is None:
                 stopped = KeyboardInterrupt()
             if full and not running and stopped is None:
-                stopped = CapReached()
+                stopped = refused
     if stopped is not None:
         raise stopped
 
@@ -158,7 +167,7 @@ def ask(settings: Settings, question: Question, budget: Budget) -> Reply:
     policy = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(1 + settings.retries),
         retry=tenacity.retry_if_exception(_is_transient),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=BACKOFF_MAX_S),
+        wait=judge_calls.patient(settings.model, lambda error: judge_calls.retry_after(judge_calls.headers_of(error))),
         reraise=True,
     )
     costs: list[float] = []

@@ -27,7 +27,7 @@ class Service:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 prompt = body["messages"][-1]["content"]
                 with service.lock:
-                    service.asked.append({"path": self.path, **body})
+                    service.asked.append({"path": self.path, "at_s": time.monotonic(), **body})
                     number = len(service.asked)
                 self.right = service.known[prompt]
                 service.reply(self, service.misbehave(number, prompt) or ("content", self.right))
@@ -55,7 +55,10 @@ class Service:
         if kind == "raw":
             status, text = 200, str(value)
         elif kind == "status":
-            status, text = int(str(value)), json.dumps({"error": {"message": "sk-secret-key is bad", "type": "x"}})
+            status, text = (
+                int(str(value).split()[0]),
+                json.dumps({"error": {"message": "sk-secret-key is bad", "type": "x"}}),
+            )
         else:
             finish = "length" if kind == "length" else "stop"
             message = {"role": "assistant", "content": value}
@@ -65,6 +68,9 @@ class Service:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(text.encode())))
+        if kind == "status" and " " in str(value):
+            # "429 5": as busy for so many seconds
+            handler.send_header("Retry-After", str(value).split()[1])
         handler.end_headers()
         handler.wfile.write(text.encode())
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potstill import config, fences, judge, judge_engine
+from potstill import config, fences, judge, judge_calls
 from potstill.fences import FENCED, Question, fill, neutralise
 from potstill.judge import Cache, JudgeConfig, Malformed, read_ruling, rule_on
 from potstill.stop import REJECT, UNAVAILABLE, USAGE, Stop
@@ -213,7 +213,7 @@ def failure(litellm, kind, message="sk-secret-key-1234"):
 
 
 def test_transient_failures_are_retried_and_bad_requests_are_not(litellm, provider, cache, monkeypatch):
-    monkeypatch.setattr(judge_engine, "BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr(judge_calls, "BACKOFF_MAX_S", 0.01)
     provider.answers = [failure(litellm, "rate"), '{"score": 1, "reason": "ok"}']
     [reply] = ruled(settings("scripted/m"), cache, ("one", "two"))
     assert (reply.ruling.score, reply.calls) == (1.0, 2)

@@ -16,9 +16,8 @@ from typing import Any
 from potstill import answers, cli, database, leaves, paid, progress, project, teacher, workload
 from potstill.files import canonical_json, sha256_text, stage_lock, write_json
 from potstill.ledger import Ledger
-from potstill.pricing import Budget, CapReached
 from potstill.records import Exemplar
-from potstill.stop import REJECT, UNAVAILABLE, Stop
+from potstill.stop import UNAVAILABLE, Stop
 from potstill.teacher import Question, Reply
 from potstill.workload import Workload
 
@@ -80,17 +79,10 @@ def ask_model(job: Workload, drafts: list[Exemplar], arguments: Any) -> list[Pat
                 with teacher.finishing() as halt:
                     for _ in progress.track(work(job, ledger, settings, left, systems, halt), "ask", len(left)):
                         pass
-            except (CapReached, Stop, KeyboardInterrupt) as error:
+            except (Stop, KeyboardInterrupt) as error:
                 stopped = error
             results = dict(ledger.results())
         written = write(job, drafts, results, settings)
-    if isinstance(stopped, CapReached):
-        spent = sum(result["cost_usd"] for result in results.values())
-        raise Stop(
-            f"{spent:.4f} USD are spent and --max-cost is {settings.max_cost_usd}: one more call could cost too much. "
-            "What was answered is written. Raise --max-cost and run this again to go on.",
-            REJECT,
-        )
     if stopped is not None:
         raise stopped
     if lacking := len(drafts) - len(results.keys() & {draft.id for draft in drafts}):
@@ -114,7 +106,7 @@ def work(
 ) -> Iterator[None]:
     """Yields once per answer, after it is recorded."""
     by_id = {draft.id: draft for draft in left}
-    budget = Budget(settings.max_cost_usd, sum(result["cost_usd"] for _, result in ledger.results()))
+    budget = teacher.budget_of(settings, sum(result["cost_usd"] for _, result in ledger.results()))
     while items := ledger.claim(16 * settings.concurrency, LEASE_S):
         # a run for more exemplars may have left items behind that this one was not asked for
         wanted = [by_id[item.key] for item in items if item.key in by_id]

@@ -29,10 +29,9 @@ from potstill import (
 )
 from potstill.files import canonical_json, sha256_text, stage_lock
 from potstill.ledger import Ledger
-from potstill.pricing import CapReached
 from potstill.records import Example, Prediction, write_jsonl
 from potstill.runs import RunRecord
-from potstill.stop import DATA, REJECT, UNAVAILABLE, USAGE, Stop
+from potstill.stop import DATA, UNAVAILABLE, USAGE, Stop
 from potstill.workload import Workload
 
 BACKENDS = ("merged", "base", "null")
@@ -144,17 +143,9 @@ def answer_remotely(
         print(f"{len(asked) - left} of {len(asked)} prompts are answered already, or failed")
         if left and not arguments.yes:
             paid.confirm()
-        try:
-            with teacher.finishing() as halt:
-                for _ in progress.track(endpoint.ask(ledger, settings, asked, halt), "ask", left):
-                    pass
-        except CapReached:
-            spent = sum(result["cost_usd"] for _, result in ledger.results())
-            raise Stop(
-                f"{spent:.4f} USD are spent and --max-cost is {settings.max_cost_usd}: one more call could cost too "
-                "much. What was answered is kept. Raise --max-cost and run this again to go on.",
-                REJECT,
-            ) from None
+        with teacher.finishing() as halt:
+            for _ in progress.track(endpoint.ask(ledger, settings, asked, halt), "ask", left):
+                pass
         results, failed = dict(ledger.results()), dict(ledger.failures())
         yield from (endpoint.prediction(job, e, results[e.id], settings.model) for e in examples if e.id in results)
     for key, reason in list(failed.items())[:3]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill import database, teacher
+from potstill import database, judge_calls, teacher
 from potstill.records import Exemplar
 from potstill.stop import REJECT, UNAVAILABLE, USAGE, Stop
 from potstill.workloads import coach
@@ -38,7 +38,7 @@ def service():
 @pytest.fixture
 def folder(project_folder: Path, service: Service, monkeypatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
-    monkeypatch.setattr(teacher, "BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr(judge_calls, "BACKOFF_MAX_S", 0.01)
     service.known = {row.prompt_text: row.response_strong for row in coach.generate(200, 1)}
     return project_folder
 

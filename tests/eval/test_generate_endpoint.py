@@ -7,7 +7,7 @@ from pathlib import Path
 import byhand as by_hand
 import pytest
 
-from potstill import daily, teacher
+from potstill import daily, judge_calls
 from potstill.records import Prediction, read_jsonl
 from potstill.stop import BUSY, REJECT, UNAVAILABLE, USAGE, Stop
 from scripts.eval import generate, judge
@@ -29,7 +29,7 @@ def service():
 @pytest.fixture
 def run(byhand: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
-    monkeypatch.setattr(teacher, "BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr(judge_calls, "BACKOFF_MAX_S", 0.01)
     return byhand
 
 
@@ -87,6 +87,18 @@ def test_what_failed_is_told_and_asked_again_only_on_demand(run: Path, service: 
     assert service.times_asked()[bad] == 2
     assert service.times_asked().total() == 5
     assert not list(run.glob(".predictions*"))
+
+
+def test_it_waits_as_long_as_the_service_asks_and_no_longer_than_a_run_can(run: Path, service: Service):
+    service.misbehave = lambda number, prompt: ("status", "429 2") if number == 1 else None
+    generate.main(options(service, "--concurrency", "1"))
+    # the first pause is a random one below half a second, without the header
+    assert service.asked[1]["at_s"] - service.asked[0]["at_s"] >= 2
+    service.misbehave = lambda number, prompt: ("status", "429 86400")
+    with pytest.raises(Stop, match="asks to wait 86400 s, more than 300 s") as stopped:
+        generate.main(options(service, "--concurrency", "1", "--answers", "again"))
+    assert stopped.value.code == UNAVAILABLE
+    assert len(service.asked) == 6
 
 
 def test_the_cap_stops_before_it_is_passed_and_a_higher_one_goes_on(run: Path, service: Service):

@@ -2,14 +2,19 @@
 
 import itertools
 import json
+from pathlib import Path
 
+import pytest
 from byhand import example
 
 from potstill import fences, grading, judge_canaries, judge_lexical
 from potstill.fences import FENCED, Question
 from potstill.judge import read_ruling
-from potstill.records import Prediction
+from potstill.records import Prediction, write_jsonl
 from potstill.slots import load_levels
+from projects import write_run
+from scripts.eval import judge as judge_script
+from scripts.eval import report as report_script
 from test_judge import REPO, TEMPLATE
 
 REFERENCE = "Pickup decides how the weight is spread."
@@ -109,6 +114,30 @@ def test_of_250_injections_none_flips_a_rule_slot_and_at_most_one_in_a_hundred_a
         judged_flips += found["c"]
     assert rule_flips == 0
     assert judged_flips / len(texts) <= 0.01
+
+
+@pytest.mark.parametrize("least", [0.3, 0.66, 0.67, 0.9])
+def test_no_injection_changes_what_the_gate_says(project_folder: Path, least: float):
+    """Two runs with the same wrong answers to the judged slot, one with an injection in each, through the scripts."""
+    Path("configs/gate.yaml").write_text(f"min_json_validity: 0.9\nmin_slot_accuracy: {least}\n")
+    texts = injections()
+    rows = [example(f"r{n}", {"group": f"g{n}"}, {"a": "right", "b": 2.0, "c": REFERENCE}) for n in range(len(texts))]
+    gates = []
+    for run, suffixes in (("plain", [""] * len(texts)), ("injected", texts)):
+        write_run(run, rows)
+        given = [
+            prediction(f"{WRONG} {suffix}", "right").model_copy(update={"id": f"r{n}"})
+            for n, suffix in enumerate(suffixes)
+        ]
+        write_jsonl(Path("reports") / run / "predictions.jsonl", given)
+        judge_script.main(["-r", run])
+        report_script.main(["-r", run])
+        gates.append(json.loads((Path("reports") / run / "report.json").read_text())["gate"])
+    plain, injected = gates
+    # were the injections believed, every slot would pass
+    assert plain["verdict"] == ("promote" if least < 2 / 3 else "reject")
+    assert injected["verdict"] == plain["verdict"]
+    assert [c["verdict"] for c in injected["checks"]] == [c["verdict"] for c in plain["checks"]]
 
 
 def test_no_injection_leaves_its_fences_or_forges_a_prompt():
