@@ -4,7 +4,6 @@ Task <group>.<name> runs scripts/<group>/<name>.py, here or, with -H <host>, in 
 """
 
 import functools
-import inspect
 import shlex
 import sys
 
@@ -12,16 +11,7 @@ import fabric
 from invoke import Collection, Exit
 
 from potstill import runners
-
-HELP = {
-    "workload": "default: the one in configs/project.yaml",
-    "run": "default: the newest run of the workload",
-    "config": "name of a YAML file of the stage's configs",
-    "override": "key=value, overrides a key of the config; repeatable",
-    "dry_run": "say what would be written or sent, and do neither",
-}
-# the default of such an option must be None
-REPEATABLE = ("override", "predictions")
+from potstill.tasks import task
 
 
 def script(c, name, here=False, **options):
@@ -51,15 +41,6 @@ def module(c, name, words, here=False):
                     code = runners.follow(connection.run, hosts.command(host, name, words))
     if code:
         raise Exit(code=code)
-
-
-def task(function, name=None):
-    """A Fabric task with the help of the options it has; its name is the function's unless another is given."""
-    names = inspect.signature(function).parameters
-    help = {name: text for name, text in HELP.items() if name in names}
-    return fabric.task(
-        function, name=name or function.__name__, help=help, iterable=[name for name in names if name in REPEATABLE]
-    )
 
 
 def step(name, here=False):
@@ -150,43 +131,18 @@ def pretrain(c, config=None, override=None):
 
 @step("eval.generate")
 def generate(
-    c,
-    workload=None,
-    run=None,
-    backend=None,
-    split=None,
-    limit=None,
-    filter=None,
-    constrained=False,
-    answers=None,
-    model=None,
-    api_base=None,
-    max_cost=None,
-    price=None,
-    concurrency=None,
-    retries=None,
-    timeout=None,
-    yes=False,
-    taught=False,
-    retry_errors=False,
-):
+    c, workload=None, run=None, backend=None, split=None, limit=None, filter=None, constrained=False, answers=None,
+    model=None, api_base=None, max_cost=None, price=None, concurrency=None, retries=None, timeout=None, yes=False,
+    taught=False, retry_errors=False,
+):  # fmt: skip
     """Answers of the trained model, its base, always-null, or a --model behind an endpoint to a split."""
 
 
 @step("eval.judge")
 def judge(
-    c,
-    workload=None,
-    run=None,
-    config=None,
-    override=None,
-    predictions=None,
-    partial=False,
-    pairwise=None,
-    max_cost=None,
-    yes=False,
-    dry_run=False,
-):
+    c, workload=None, run=None, config=None, override=None, predictions=None, partial=False, pairwise=None,
+    max_cost=None, yes=False, dry_run=False,
+):  # fmt: skip
     """Score every slot of every answer, or of the named --predictions."""
 
 

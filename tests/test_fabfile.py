@@ -70,6 +70,12 @@ def test_command_line_here(task, options, words) -> None:
     assert command_of(task, **options) == f"{HERE} {words}"
 
 
+def test_every_option_of_every_task_is_explained() -> None:
+    for name in fabfile.ns.task_names:
+        unexplained = [argument.name for argument in fabfile.ns[name].get_arguments() if not argument.help]
+        assert not unexplained, name
+
+
 def test_command_line_on_a_host() -> None:
     there = "cd potstill && exec .venv/bin/python -m scripts.train.run --run=r1"
     # a shell of sh's own first says its process id, to which an interrupt goes
