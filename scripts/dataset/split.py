@@ -92,12 +92,19 @@ def read_rows(job: Workload, clean: Path) -> tuple[list[Row], Overlaps]:
     settings = job.settings.near_duplicates
     overlaps = Overlaps(settings.threshold if settings else None)
     mend = f"Run fab dataset.clean -w {job.name}."
-    rows = []
+    rows, grouped, key = [], False, job.settings.split.group
     for example in progress.track(read_jsonl(clean, Example, mend), "compare"):
         rows.append(describe(job, example))
+        grouped = grouped or key == "task" or key in example.metadata
         overlaps.add(example, rows[-1].group, rows[-1].pin)
     if not rows:
         raise Stop(f"{clean} has no rows. {mend}", DATA)
+    if not grouped:
+        print(
+            f"warning: no row has metadata.{key}, so each is a group of its own, and rows of one source may be on two "
+            f"sides. Set split.group in configs/workloads/{job.name}.yaml to a key that rows have.",
+            file=sys.stderr,
+        )
     overlaps.settle()
     for number, row in enumerate(rows):
         if (group := overlaps.group(number)) != row.group:

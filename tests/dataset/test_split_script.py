@@ -236,6 +236,13 @@ def test_near_duplicates_that_join_nearly_everything_are_told_of(project_folder,
     assert "has 60 of 71 rows" in told.err
 
 
+def test_a_group_that_no_row_has_is_told_of(project_folder, capsys):
+    run(repairs())
+    assert "no row has metadata" not in capsys.readouterr().err
+    run([], group="shop")
+    assert "no row has metadata.shop, so each is a group of its own" in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing(project_folder, capsys):
     run([product(n, 5.0, f"g{n}") for n in range(20)])
     shutil.rmtree("reports")
