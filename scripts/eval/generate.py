@@ -41,7 +41,7 @@ BATCH = 64
 
 def main(argv: list[str] | None = None) -> None:
     parser = cli.parser(__doc__, run=True)
-    parser.add_argument("--backend", choices=BACKENDS, default="merged")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: merged")
     parser.add_argument("--split", choices=snapshots.SPLITS, default="test")
     parser.add_argument("--limit", type=int, help="only the first N rows")
     parser.add_argument("--filter", metavar="KEY=VALUE", help="only rows with this task, or this metadata value")
@@ -53,6 +53,9 @@ def main(argv: list[str] | None = None) -> None:
     remote.add_argument("--retry-errors", action="store_true", help="ask again where the last try ended in an error")
     arguments = parser.parse_args(argv)
     paid.check(arguments)
+    if arguments.model and arguments.backend:
+        raise Stop(f"--backend {arguments.backend} and --model are two different models. Give one of them.", USAGE)
+    arguments.backend = arguments.backend or "merged"
     record = runs.read(project.find_run(cli.workload_name(arguments), arguments.run))
     if not arguments.model:
         runs.require_trained(record.run)

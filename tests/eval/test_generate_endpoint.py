@@ -128,6 +128,13 @@ def test_the_days_tokens_stop_it_and_it_goes_on_the_next_day(
     assert daily.used("2026-11-20") == 3 * USED["total_tokens"] - 10
 
 
+def test_two_models_at_once_are_refused(run: Path, service: Service):
+    with pytest.raises(Stop, match="--backend base and --model are two different models") as stopped:
+        generate.main(options(service, "--backend", "base"))
+    assert stopped.value.code == USAGE
+    assert not service.asked
+
+
 @pytest.mark.parametrize("name", ["base", "test", "Strong", "../x", "a.b"])
 def test_a_name_that_would_be_another_file_is_refused(run: Path, service: Service, name: str):
     with pytest.raises(Stop) as stopped:
