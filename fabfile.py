@@ -171,14 +171,19 @@ def export(c, workload=None, run=None, config=None, override=None, dry_run=False
     """Run -> deployable artifacts and manifest in models/<run>/package/."""
 
 
+@step("package.keygen")
+def keygen(c, key=None, keys=None, passphrase_file=None, passphrase_env=None):
+    """The key pair that signs packages, outside the repository."""
+
+
 @step("package.verify")
-def verify(c, workload=None, run=None, folder=None):
-    """Check every file of the package, or of a --folder, against its manifest."""
+def verify(c, workload=None, run=None, folder=None, public_key=None, replaces=None):
+    """Is the package whole, harmless, signed, and no older than what it --replaces?"""
 
 
 @step("package.parity")
-def parity(c, workload=None, run=None, config=None, override=None):
-    """Do the packaged artifacts answer like the merged model?"""
+def parity(c, workload=None, run=None, config=None, override=None, all=False):
+    """Do the packaged artifacts answer like the merged model, each in its own engine?"""
 
 
 @step("ops.doctor")
@@ -234,7 +239,7 @@ ns = Collection(
     group("dataset", samples, convert, exemplars, pull, clean, augment, split, stats, preview, diff, takedown),
     group("train", prepare, run, pretrain),
     group("eval", generate, judge, calibrate, report, compare, chat),
-    group("package", export, verify, parity),
+    group("package", keygen, export, verify, parity),
     group("ops", doctor, project_tokens, push, fetch),
     auto_dash_names=False,
 )

@@ -14,6 +14,8 @@ from potstill.workload import Workload
 CONTEXT = 4096
 # the untuned base in the place of an artifact
 BASE = "base"
+# the smallest GGUF of the package, whichever left it for being over its limits
+SMALLEST = "gguf"
 # the output for one prompt in pieces, as the model gives it
 Ask = Callable[[str], Iterator[str]]
 
@@ -51,7 +53,10 @@ def in_process(run: str, system: str, max_new_tokens: int, base: bool = False) -
 def packaged(run: str, artifact: str, system: str, max_new_tokens: int) -> Iterator[Ask]:
     """The artifact in llama.cpp, which renders the chat template itself. Raises Stop 65 when it holds no GGUF."""
     folder = project.run_folder(run) / "package" / artifact
-    files = sorted(folder.glob("*.gguf"))
+    if artifact == SMALLEST:
+        files = sorted(folder.parent.glob("gguf-*/*.gguf"), key=lambda path: path.stat().st_size)
+    else:
+        files = sorted(folder.glob("*.gguf"))
     if not files:
         known = ", ".join(sorted(p.parent.name for p in folder.parent.glob("*/*.gguf"))) or "none"
         raise Stop(f"{folder} holds no GGUF; artifacts that do: {known}. Run fab package.export -r {run}.", DATA)

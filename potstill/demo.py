@@ -28,7 +28,7 @@ def steps(workload: str, run: str, message: str, task: str | None = None) -> lis
         ("eval.report", of_run),
         ("package.verify", of_run),
         ("ops.project_tokens", job),
-        ("eval.chat", of_run | {"artifact": "gguf-q8_0", "task": task, "message": message}),
+        ("eval.chat", of_run | {"artifact": "gguf", "task": task, "message": message}),
     ]
 
 

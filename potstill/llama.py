@@ -11,6 +11,7 @@ once by its slots and nothing is reachable from outside. Prompts are token ids: 
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -25,7 +26,8 @@ from typing import Any, Literal
 
 from potstill.stop import BUG, DATA, Stop
 
-THREADS = 2
+# as torch's: on a busy machine threads that wait for each other take ten times as long
+THREADS = int(given) if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit() else 2
 TIMEOUT_S = 600
 GREEDY = {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"], "return_tokens": True}
 
@@ -45,7 +47,7 @@ class Generated:
     """One answer: `ids` without the stop token, `text` as llama.cpp detokenizes them.
 
     `latency_ms` is the wall time of the request, waiting for other slots included; `prompt_ms` and `decode_ms` are
-    llama.cpp's own.
+    llama.cpp's own. `likeliest[t]` has the log probabilities of the likeliest tokens at place t, before any sampler.
     """
 
     index: int
@@ -57,6 +59,7 @@ class Generated:
     latency_ms: float
     prompt_ms: float
     decode_ms: float
+    likeliest: list[dict[int, float]]
 
 
 @contextlib.contextmanager
@@ -99,8 +102,13 @@ def serve(gguf: Path, context: int, parallel: int = 4, threads: int = THREADS) -
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def generate(server: Server, prompts: list[list[int]], max_new_tokens: int | list[int]) -> Iterator[Generated]:
-    """Greedy answers to prompts given as token ids, in order, as many at once as the server has slots."""
+def generate(
+    server: Server, prompts: list[list[int]], max_new_tokens: int | list[int], shown: int = 0, top: int = 0
+) -> Iterator[Generated]:
+    """Greedy answers to prompts given as token ids, in order, as many at once as the server has slots.
+
+    The first `shown` answers come with the `top` likeliest tokens of every place.
+    """
     limits = max_new_tokens if isinstance(max_new_tokens, list) else [max_new_tokens] * len(prompts)
     for prompt, limit in zip(prompts, limits, strict=True):
         if len(prompt) + limit > server.context:
@@ -111,7 +119,9 @@ def generate(server: Server, prompts: list[list[int]], max_new_tokens: int | lis
             )
     with ThreadPoolExecutor(server.parallel) as pool:
         try:
-            yield from pool.map(lambda i: _complete(server, i, prompts[i], limits[i]), range(len(prompts)))
+            yield from pool.map(
+                lambda i: _complete(server, i, prompts[i], limits[i], top if i < shown else 0), range(len(prompts))
+            )
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -154,10 +164,11 @@ def _posted(server: Server, path: str, body: dict[str, Any]) -> Iterator[http.cl
         connection.close()
 
 
-def _complete(server: Server, index: int, prompt: list[int], max_new_tokens: int) -> Generated:
+def _complete(server: Server, index: int, prompt: list[int], max_new_tokens: int, top: int = 0) -> Generated:
     started = time.perf_counter()
     # a reused prefix is computed in other batches and can differ in the last bit, so every prompt is read anew
     body = {"prompt": prompt, "n_predict": max_new_tokens, "cache_prompt": False, **GREEDY}
+    body |= {"n_probs": top} if top else {}
     answer = request(server, "/completion", body)
     return Generated(
         index=index,
@@ -169,6 +180,10 @@ def _complete(server: Server, index: int, prompt: list[int], max_new_tokens: int
         latency_ms=(time.perf_counter() - started) * 1000,
         prompt_ms=answer["timings"]["prompt_ms"],
         decode_ms=answer["timings"]["predicted_ms"],
+        likeliest=[
+            {entry["id"]: entry["logprob"] for entry in place["top_logprobs"]}
+            for place in answer.get("completion_probabilities", [])
+        ],
     )
 
 

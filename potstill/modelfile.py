@@ -2,9 +2,11 @@
 
 The template is not written by hand: the training template (a Jinja chat template) is rendered once with markers for
 texts, and the text around them becomes the Go template. Source: Ollama's Modelfile reference and its template package,
-which fills .System and .Prompt once per turn and cuts at .Response when it asks for an answer.
+which fills .System and .Prompt once per turn and cuts at .Response when it asks for an answer; its parser package drops
+characters that Go takes for unprintable, so texts with such a character are refused.
 """
 
+import unicodedata
 from typing import Any
 
 from potstill.prompt import END_OF_TURN, messages
@@ -56,4 +58,16 @@ def _rendered(tokenizer: Any, system: str, prompt: str) -> str:
 def _quoted(text: str, what: str) -> str:
     if '"""' in text or text.endswith('"'):
         raise Stop(f'the {what} has """ in it or ends with a quote, which a Modelfile cannot hold', DATA)
+    if lost := next((character for character in text if not _is_kept(character)), None):
+        name = unicodedata.name(lost, "a control character")
+        raise Stop(
+            f"the {what} has U+{ord(lost):04X} ({name}) in it, which Ollama drops when it reads a Modelfile: the "
+            f"prompt would be another than in training. Take it out of the rows, or leave GGUF artifacts out",
+            DATA,
+        )
     return f'"""{text}"""'
+
+
+def _is_kept(character: str) -> bool:
+    # Go's strconv.IsPrint and, where Ollama's parser looks before it asks that, tabs and line ends
+    return character in " \t\r\n" or unicodedata.category(character)[0] in "LMNPS"

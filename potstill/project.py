@@ -27,6 +27,17 @@ PII_KEY = Path("data/.pii_key")
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
+class Signing(Config):
+    """Which keys sign and vouch for packages. Paths may begin with ~; a passphrase itself is in no config."""
+
+    # fab package.export signs when the file is on this machine
+    private_key: str | None = None
+    passphrase_file: str | None = None
+    passphrase_env: str | None = None
+    # fab package.verify demands its signature
+    public_key: str | None = None
+
+
 class Project(Config):
     """configs/project.yaml"""
 
@@ -37,6 +48,7 @@ class Project(Config):
     engine: Literal["local", "ray"]
     # worker processes of dataset.clean; 0 takes every core, or every CPU of the Ray cluster
     workers: Annotated[int, Field(ge=0)]
+    signing: Signing = Field(default_factory=Signing)
 
 
 def load_project() -> Project:

@@ -198,7 +198,7 @@ def _cost(report: Report) -> Section:
     )
     rows = [[cost.strong_model, f"{cost.strong_usd_per_1000:,.4f}"]]
     if cost.tuned_usd_per_1000 is not None:
-        rows.append([f"tuned, as {cost.tuned_from} in llama.cpp", f"{cost.tuned_usd_per_1000:,.4f}"])
+        rows.append([f"tuned, as {cost.tuned_from} in package.parity", f"{cost.tuned_usd_per_1000:,.4f}"])
     return Section("Cost", text, ["", "USD per 1,000 documents"], rows)
 
 

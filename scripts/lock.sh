@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Resolves pyproject.toml into requirements.lock (CPU) and requirements-gpu.lock: the whole closure, hashed, without torch.
+# Then vLLM's own environment: requirements-vllm.lock (CPU, without torch) and requirements-vllm-gpu.lock (CUDA, with it).
 # Run: scripts/lock.sh        (needs uv on PATH; the only step of the project that does)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,4 +14,14 @@ resolve() {  # resolve <excludes> <lock> [extra arguments]
 }
 resolve configs/lock/excludes-cpu.txt requirements.lock
 resolve configs/lock/excludes-gpu.txt requirements-gpu.lock --extra gpu
-echo "wrote requirements.lock, requirements-gpu.lock; next: scripts/setup_env.sh"
+resolve_vllm() {  # resolve_vllm <cpu|gpu> <lock> [extra arguments]
+  local kind=$1 lock=$2
+  shift 2
+  uv pip compile "configs/lock/vllm-$kind.txt" "$@" --universal --python-version 3.11 \
+    --excludes "configs/lock/excludes-vllm-$kind.txt" --generate-hashes --no-annotate --quiet --output-file "$lock" \
+    --custom-compile-command scripts/lock.sh
+}
+resolve_vllm cpu requirements-vllm.lock
+resolve_vllm gpu requirements-vllm-gpu.lock --no-config  # the official build has no wheel for one of our environments, s390x
+echo "wrote requirements.lock, requirements-gpu.lock, requirements-vllm.lock, requirements-vllm-gpu.lock"
+echo "next: scripts/setup_env.sh"

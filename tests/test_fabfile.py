@@ -58,6 +58,7 @@ def command_of(task, **options) -> str:
             "scripts.eval.chat --artifact=gguf-q8_0 " + shlex.quote("--message=-1 it's"),
         ),
         (fabfile.export, {"config": "all"}, "scripts.package.export --config=all"),
+        (fabfile.keygen, {"key": "shop"}, "scripts.package.keygen --key=shop"),
         (fabfile.verify, {}, "scripts.package.verify"),
         (fabfile.parity, {"config": "default"}, "scripts.package.parity --config=default"),
         (fabfile.doctor, {}, "scripts.ops.doctor"),

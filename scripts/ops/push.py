@@ -20,6 +20,8 @@ CODE = (
     "pyproject.toml",
     "requirements.lock",
     "requirements-gpu.lock",
+    "requirements-vllm.lock",
+    "requirements-vllm-gpu.lock",
     "README.md",
     "LICENSE",
     ".env.example",

@@ -1,62 +1,45 @@
-"""Packages a trained run: bf16 safetensors for vLLM and transformers, GGUF with a Modelfile for llama.cpp and Ollama.
+"""Packages a trained run: folders for vLLM and transformers, GGUF for llama.cpp, Ollama and the Raspberry Pi.
 
 Run: python -m scripts.package.export -r <run> -c default        (or: fab package.export -r <run>)
 The package is built beside models/<run>/package/ and renamed over it when whole, so there is never half a package.
 
 Every artifact is rounded once, from the merged float32 weights: those are what eval.generate grades, so F16 (11 bits of
-mantissa) and Q8_0 stay nearer to the graded model than they would by way of bf16 (8 bits).
+mantissa) and Q8_0 stay nearer to the graded model than they would by way of bf16 (8 bits). With signing.private_key in
+configs/project.yaml the package is signed (docs/signing.md).
 """
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from potstill import (
+    artifacts,
     cli,
     gguf,
+    licence,
     manifest,
-    modelfile,
     models,
     package,
-    progress,
+    pi,
     project,
     prompt,
+    prompt_lookup,
     runs,
+    sealing,
+    serving,
     snapshots,
+    token_lock,
     workload,
 )
-from potstill.files import sha256_text, stage_lock, write_json, write_text
+from potstill.files import sha256_text, stage_lock, write_json
 from potstill.package import GGUF_TYPES, PackageConfig
+from potstill.prompt import Rendered
 from potstill.records import Example
 from potstill.runs import RunRecord
+from potstill.snapshots import SPLITS
 from potstill.stop import DATA, Stop
-
-GEMMA_NOTICE = """\
-Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
-
-The model in this package is a Model Derivative of {base} in the sense of those terms: its weights were changed by
-fine-tuning. Whoever receives it is bound by the use restrictions of the Gemma Prohibited Use Policy
-(ai.google.dev/gemma/prohibited_use_policy), and whoever passes it on passes on this notice and a copy of the terms.
-"""
-OLLAMA_README = """\
-# {run} ({kind})
-
-    ollama create {run} -f Modelfile
-    ollama run {run}
-
-Run both in this folder. {system} Ollama does not trim a message as training did: send it without white space around it.
-"""
-RUNTIMES = {
-    "bf16": {
-        "transformers": "loads as it is; the same tokenizer and chat template as in training",
-        "vllm": "--dtype bfloat16 (vLLM refuses float16 for Gemma 3), temperature 0; not run by package.parity",
-    },
-    "gguf": {
-        "llama.cpp": "loads as it is; graded by package.parity",
-        "ollama": "by the Modelfile beside it; its template is derived from the training template, not run here",
-    },
-}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     run = project.find_run(cli.workload_name(arguments), arguments.run)
     record = runs.require_trained(run)
     config = arguments.config or workload.load(record.workload).settings.package_config
-    settings = package.load_config(config, arguments.override)
+    settings = package.load_config(config, arguments.override, tell=True)
     target = package.folder(run)
     if arguments.dry_run:
         for kind in settings.artifacts:
@@ -95,57 +78,64 @@ def build(record: RunRecord, settings: PackageConfig, out: Path) -> None:
     import torch
 
     model, tokenizer = models.load_merged(record.run, torch.float32)
-    base = Path(record.base.path)
+    base, job = Path(record.base.path), workload.load(record.workload)
     template = gguf.chat_template(base)
     if template is None or template != tokenizer.chat_template:
         raise Stop(f"{base} has not the chat template that run {record.run} was trained with", DATA)
     examples = list(snapshots.read(record.snapshots["train"]))
-    check_context(examples, tokenizer, model, settings.num_ctx)
-    system = only_system(examples)
+    rendered = [prompt.render(example, tokenizer) for example in examples]
+    check_context(examples, rendered, model, settings.num_ctx)
     # hidden from the manifest and gone before it is written
     whole = out / ".float32"
-    save_folder(model, base, whole)
-    licence = licence_of(record)
-    for kind in progress.track(settings.artifacts, "export"):
-        if kind == "bf16":
-            save_folder(model.to(torch.bfloat16), base, out / kind)
-        else:
-            name = package.gguf_name(record.run, kind)
-            gguf.write_gguf(whole, out / kind / name, GGUF_TYPES[kind], name=record.run, licence=licence)
-            write_text(out / kind / "Modelfile", modelfile.modelfile(name, tokenizer, system, settings.num_ctx))
-            write_text(out / kind / "README.md", readme(record.run, kind, system))
+    artifacts.save_folder(model, base, whole)
+    del model
+    terms = licence.of(record)
+    done = artifacts.write(record, settings, whole, out, [[*r.prompt_ids, *r.completion_ids] for r in rendered], terms)
+    write_json(project.reports(record.run) / "export.json", done)
     shutil.rmtree(whole)
-    if licence == "gemma":
-        write_text(out / "NOTICE", GEMMA_NOTICE.format(base=record.base.name))
-    # the manifest is written last, so its existence means that the package is complete
-    manifest.write(
+    licence.write(out, terms, record)
+    system = only_system(examples)
+    ggufs = {kind: package.gguf_name(record.run, kind) for kind in settings.artifacts if kind in GGUF_TYPES}
+    serving.write(
         out,
-        run=record,
+        run=record.run,
+        job=job,
+        tokenizer=tokenizer,
+        system=system,
+        num_ctx=settings.num_ctx,
+        slots=settings.slots,
+        copied=prompt_lookup.steps_saved((r.prompt_ids, r.completion_ids) for r in rendered),
+        ggufs=ggufs,
+    )
+    if settings.pi:
+        names = {"run": record.run, "kind": settings.pi, "gguf": ggufs.get(settings.pi, settings.pi)}
+        pi.write(out, **names, job=job, system=system, num_ctx=settings.num_ctx)
+    check_tokens(record, settings, out, tokenizer)
+    said = sealing.seal(
+        out,
+        record,
+        list(settings.artifacts),
         train_config=runs.resolved_config(record.run).model_dump(),
         scores=manifest.read_scores(record.run),
-        licence=licence,
+        licence=terms,
         num_ctx=settings.num_ctx,
         chat_template_sha256=sha256_text(template),
         system_sha256=sha256_text(system) if system else None,
-        runtimes={kind: RUNTIMES[kind.partition("-")[0]] for kind in settings.artifacts},
     )
+    print(said)
 
 
-def save_folder(model: Any, base: Path, out: Path) -> None:
-    """A Hugging Face folder: weights in the model's dtype, config, tokenizer, and a greedy generation config."""
-    model.save_pretrained(out)
-    for path in out.glob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes 0600; a package is read by the user a service runs as
-    for name in models.TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
-    # none of the base's sampling defaults: an extraction wants the likeliest answer
-    tokens = {key: getattr(model.generation_config, f"{key}_token_id") for key in ("bos", "eos", "pad")}
-    settings = {f"{key}_token_id": value for key, value in tokens.items() if value is not None}
-    write_json(out / "generation_config.json", {**settings, "do_sample": False})
+def check_tokens(record: RunRecord, settings: PackageConfig, out: Path, tokenizer: Any) -> None:
+    """The token lock: every reader of the package sees every row of the snapshot as the ids that were trained on."""
+    examples = [example for split in SPLITS for example in snapshots.read(record.snapshots[split])]
+    mismatches = token_lock.check(out, settings.artifacts, examples, tokenizer)
+    for mismatch in mismatches:
+        print(token_lock.explain(mismatch), file=sys.stderr)
+    if mismatches:
+        raise Stop("the package would read prompts as other tokens than training did; nothing was written", DATA)
 
 
-def check_context(examples: list[Example], tokenizer: Any, model: Any, num_ctx: int) -> None:
+def check_context(examples: list[Example], rendered: list[Rendered], model: Any, num_ctx: int) -> None:
     """Raises Stop 65 when a row that was trained would not fit what the package serves."""
     if num_ctx > model.config.max_position_embeddings:
         raise Stop(
@@ -153,9 +143,8 @@ def check_context(examples: list[Example], tokenizer: Any, model: Any, num_ctx: 
             f"(-o num_ctx={model.config.max_position_embeddings})",
             DATA,
         )
-    for example in examples:
-        rendered = prompt.render(example, tokenizer)
-        length = len(rendered.prompt_ids) + len(rendered.completion_ids)
+    for example, row in zip(examples, rendered, strict=True):
+        length = len(row.prompt_ids) + len(row.completion_ids)
         if length > num_ctx:
             raise Stop(
                 f"example {example.id} has {length} tokens, num_ctx is {num_ctx}; raise it (-o num_ctx=...)", DATA
@@ -166,21 +155,6 @@ def only_system(examples: list[Example]) -> str | None:
     """The system text all rows were trained with; None when they differ, for then each call must bring its own."""
     texts = {example.system for example in examples}
     return texts.pop() or None if len(texts) == 1 else None
-
-
-def licence_of(record: RunRecord) -> str:
-    # a run on the nano base is the project's own; anything else unknown is for the user to say
-    name = record.base.name.lower()
-    return "gemma" if "gemma" in name else "apache-2.0" if name.rstrip("/").endswith("nano") else "other"
-
-
-def readme(run: str, kind: str, system: str | None) -> str:
-    said = (
-        "The Modelfile holds the system text."
-        if system
-        else "Rows differ in their system text: send it with each call."
-    )
-    return OLLAMA_README.format(run=run, kind=kind, system=said)
 
 
 def sync(folder: Path) -> None:

@@ -1,93 +1,45 @@
-"""Asks every GGUF artifact of a package the test snapshot, in llama.cpp, and compares with the merged model's answers.
+"""Asks every artifact of a package the test snapshot, in its own engine, and compares with the merged model's answers.
 
-Run: python -m scripts.package.parity -r <run>        (after eval.generate and package.export)
-Writes reports/<run>/parity.json and predictions.<artifact>.jsonl, which eval.judge can score.
-Exits 100, naming the artifact, when one is below its min_same_json or reads a prompt as other tokens.
+Run: python -m scripts.package.parity -r <run> [--all]        (after eval.generate and package.export)
+Writes reports/<run>/parity.json and predictions.<artifact>.jsonl, which eval.judge can score. The engines are those of
+configs/package/<config>.yaml; --all asks transformers, llama.cpp, vLLM and Ollama where they are there.
+An artifact over its limits, or that reads a prompt as other tokens, goes to package-rejected/; the exit code is 100.
 """
 
-import json
 from pathlib import Path
-from typing import Any
-
-from pydantic import Field
 
 from potstill import (
-    answers,
     cli,
     llama,
     manifest,
     models,
     package,
-    progress,
+    parity_engines,
+    parity_forced,
+    parity_measure,
+    parity_reject,
+    parity_slots,
     project,
     prompt,
     runs,
     snapshots,
+    token_lock,
     workload,
 )
-from potstill.files import sha256_file, stage_lock, write_json
-from potstill.package import GGUF_TYPES, PackageConfig
-from potstill.records import Example, Prediction, Record, read_jsonl, write_jsonl
+from potstill.files import stage_lock, write_json
+from potstill.package import PackageConfig
+from potstill.parity import ArtifactParity, Parity
+from potstill.parity_engines import Engine, Questions
+from potstill.parity_measure import Bench, Rows
+from potstill.records import Prediction, read_jsonl
 from potstill.runs import RunRecord
 from potstill.stop import DATA, OK, REJECT, Stop
-from potstill.workload import Workload
-
-# enough prompts, one after the other, to time a single stream
-TIMED = 8
-SHOWN = 20
-
-
-class Divergence(Record):
-    """Where an answer leaves the merged model's: the index of the first token that differs, and both tokens.
-
-    A token is null where one answer ends.
-    """
-
-    id: str
-    token: int
-    merged: str | None
-    artifact: str | None
-
-
-class TokenMismatch(Record):
-    id: str
-    token: int
-    huggingface: int | None
-    llama_cpp: int | None
-
-
-class ArtifactParity(Record):
-    """Shares are of `n` test rows. Speeds are of one stream, in tokens per second; `answers_per_s` is of all slots."""
-
-    file: str
-    bytes: int
-    sha256: str
-    n: int
-    same_output: float
-    same_json: float
-    min_same_json: float | None
-    same_prompt_ids: float
-    first_token_mismatch: TokenMismatch | None
-    passed: bool
-    # the first few rows that differ
-    divergences: list[Divergence] = Field(max_length=SHOWN)
-    load_ms: float
-    prompt_tokens_per_s: float
-    decode_tokens_per_s: float
-    answers_per_s: float
-
-
-class Parity(Record):
-    run: str
-    snapshot: str
-    context: int
-    slots: int
-    threads: int
-    artifacts: dict[str, ArtifactParity]
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = cli.parser(__doc__, run=True, config="").parse_args(argv)
+    parser = cli.parser(__doc__, run=True, config="")
+    parser.add_argument("--all", action="store_true", help="asks every engine that is there, not only the config's")
+    arguments = parser.parse_args(argv)
     run = project.find_run(cli.workload_name(arguments), arguments.run)
     record = runs.require_trained(run)
     config = arguments.config or workload.load(record.workload).settings.package_config
@@ -95,146 +47,106 @@ def main(argv: list[str] | None = None) -> int:
     folder, out = package.folder(run), project.reports(run)
     if problems := manifest.verify(folder):
         raise Stop(f"{folder}/{problems[0]}. Run fab package.export -r {run}.", DATA)
-    kinds = [kind for kind in settings.artifacts if kind in GGUF_TYPES and (folder / kind).is_dir()]
-    if not kinds:
-        raise Stop(f"{folder} has no GGUF artifact of configs/package/{config}.yaml. Export again.", DATA)
-    examples, merged = rows(record, out)
+    chosen, not_run = plan(settings, folder, parity_reject.folder(run), arguments.all)
+    if not chosen:
+        told = "; ".join(f"{name}: {why}" for name, why in not_run.items())
+        raise Stop(f"{folder}: no artifact of configs/package/{config}.yaml can be asked here: {told}", DATA)
     with stage_lock(out, "parity"):
-        results = {kind: measure(record, settings, kind, examples, merged, out) for kind in kinds}
-        parity = Parity(
+        bench = prepare(record, settings, out)
+        results: dict[str, ArtifactParity] = {}
+        given: dict[str, Rows] = {}
+        for kind, engine in chosen:
+            name = parity_engines.name_of(kind, engine)
+            results[name], given[name] = parity_measure.measure(bench, kind, engine, out)
+        rejected = list(dict.fromkeys(result.artifact for result in results.values() if not result.passed))
+        found = Parity(
             run=run,
             snapshot=record.snapshot,
             context=settings.num_ctx,
             slots=settings.slots,
             threads=llama.THREADS,
             artifacts=results,
+            pairs=parity_measure.pairs(bench, results, given),
+            not_run=not_run,
+            rejected=rejected,
         )
-        write_json(out / "parity.json", parity.model_dump())
-    show(results)
-    cli.done([out / "parity.json", *(out / f"predictions.{kind}.jsonl" for kind in kinds)], f"fab eval.judge -r {run}")
-    return OK if all(result.passed for result in results.values()) else REJECT
+        write_json(out / "parity.json", found.model_dump())
+        parity_reject.settle(run, rejected)
+    show(found)
+    cli.done(
+        [out / "parity.json", *(out / f"predictions.{name}.jsonl" for name in results)], f"fab eval.judge -r {run}"
+    )
+    gone = [kind for kind in settings.artifacts if (parity_reject.folder(run) / kind).is_dir()]
+    return REJECT if rejected or any(not (folder / kind).is_dir() for kind in gone) else OK
 
 
-def rows(record: RunRecord, out: Path) -> tuple[list[Example], dict[str, Prediction]]:
-    """The test rows that the merged model has answered, and its answers by id."""
+def plan(
+    settings: PackageConfig, folder: Path, rejected: Path, every: bool
+) -> tuple[list[tuple[str, Engine]], dict[str, str]]:
+    """(artifact, engine) to ask, in the order of the config, and why each other one is not asked."""
+    chosen, not_run = [], {}
+    for kind in settings.artifacts:
+        if not (folder / kind).is_dir():
+            gone = (rejected / kind).is_dir()
+            not_run[kind] = f"it is in {rejected}, over its limits" if gone else "not in the package: export again"
+            continue
+        for engine in parity_engines.engines_of(kind):
+            why = parity_engines.missing(engine, kind)
+            if not every and engine not in settings.engines:
+                why = f"{engine} is not among the config's engines: fab package.parity --all"
+            if why is None:
+                chosen.append((kind, engine))
+            else:
+                not_run[parity_engines.name_of(kind, engine)] = why
+    return chosen, not_run
+
+
+def prepare(record: RunRecord, settings: PackageConfig, out: Path) -> Bench:
+    """The test rows that the merged model has answered, and all that is asked about them."""
     mend = f"Run fab eval.generate -r {record.run}."
     merged = {row.id: row for row in read_jsonl(out / "predictions.jsonl", Prediction, mend)}
     examples = [example for example in snapshots.read(record.snapshots["test"]) if example.id in merged]
     if not examples:
         raise Stop(f"{out}/predictions.jsonl answers no row of the test snapshot. {mend}", DATA)
-    return examples, merged
-
-
-def measure(
-    record: RunRecord,
-    settings: PackageConfig,
-    kind: str,
-    examples: list[Example],
-    merged: dict[str, Prediction],
-    out: Path,
-) -> ArtifactParity:
-    """Answers all examples with one artifact, writes its predictions, and compares."""
     job, tokenizer = workload.load(record.workload), models.load_tokenizer(record.base.path)
-    path = package.folder(record.run) / kind / package.gguf_name(record.run, kind)
-    prompts = [prompt.prompt_ids(example.system, example.prompt, tokenizer) for example in examples]
-    limits = [job.settings.tasks[example.task].max_new_tokens for example in examples]
-    with llama.serve(path, settings.num_ctx, parallel=settings.slots) as server:
-        mismatches = [
-            mismatch
-            for example, ids in zip(examples, prompts, strict=True)
-            if (mismatch := tokens_differ(example, ids, llama.tokenize(server, text_of(example, tokenizer))))
-        ]
-        answered = llama.generate(server, prompts, limits)
-        generated = list(progress.track(answered, f"parity {kind}", len(prompts)))
-        timed = [next(llama.generate(server, [p], n)) for p, n in list(zip(prompts, limits, strict=True))[:TIMED]]
-        load_ms = server.load_ms
-    own = [predict(job, example, answer, kind) for example, answer in zip(examples, generated, strict=True)]
-    write_jsonl(out / f"predictions.{kind}.jsonl", own)
-    differing = [prediction for prediction in own if prediction.output != merged[prediction.id].output]
-    same_json = sum(equal_json(prediction, merged[prediction.id]) for prediction in own) / len(own)
-    wanted = settings.artifacts[kind].min_same_json
-    return ArtifactParity(
-        file=str(path),
-        bytes=path.stat().st_size,
-        sha256=sha256_file(path),
-        n=len(own),
-        same_output=1 - len(differing) / len(own),
-        same_json=same_json,
-        min_same_json=wanted,
-        same_prompt_ids=1 - len(mismatches) / len(own),
-        first_token_mismatch=mismatches[0] if mismatches else None,
-        passed=not mismatches and (wanted is None or same_json >= wanted),
-        divergences=[diverge(p, merged[p.id], tokenizer) for p in differing[:SHOWN]],
-        load_ms=load_ms,
-        prompt_tokens_per_s=sum(t.prompt_tokens for t in timed) / sum(t.prompt_ms for t in timed) * 1000,
-        decode_tokens_per_s=sum(t.completion_tokens for t in timed) / sum(t.decode_ms for t in timed) * 1000,
-        answers_per_s=settings.slots * len(own) / sum(g.latency_ms for g in generated) * 1000,
+    texts = [token_lock.text_of(example, tokenizer) for example in examples]
+    questions = Questions(
+        prompts=tokenizer(texts, add_special_tokens=False)["input_ids"],
+        texts=texts,
+        messages=[prompt.messages(example.system, example.prompt) for example in examples],
+        limits=[job.settings.tasks[example.task].max_new_tokens for example in examples],
+        context=settings.num_ctx,
+        slots=settings.slots,
+        shown=settings.forced_rows,
+        tokenizer=tokenizer,
     )
+    reference, grader = parity_forced.Reference(record.run), parity_slots.Grader(job, examples)
+    return Bench(record, settings, examples, merged, questions, reference, grader)
 
 
-def text_of(example: Example, tokenizer: Any) -> str:
-    messages = prompt.messages(example.system, example.prompt)
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
-def tokens_differ(example: Example, wanted: list[int], found: list[int]) -> TokenMismatch | None:
-    if wanted == found:
-        return None
-    at = first_difference(wanted, found)
-    return TokenMismatch(id=example.id, token=at, huggingface=item(wanted, at), llama_cpp=item(found, at))
-
-
-def predict(job: Workload, example: Example, answer: llama.Generated, kind: str) -> Prediction:
-    return answers.predict_row(
-        job,
-        id=example.id,
-        task=example.task,
-        output=answer.text,
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-        latency_ms=answer.latency_ms,
-        finish_reason=answer.finish_reason,
-        backend=f"llama.cpp {kind}",
+def show(found: Parity) -> None:
+    heads = ("same text", "same JSON", "slots", "same ids", "KL", "top 1", "decode/s", "MB")
+    print(f"{'artifact':<20} {'n':>5} " + " ".join(f"{head:>9}" for head in heads))
+    for name, r in found.artifacts.items():
+        slots = "-" if r.slots.drop is None else f"{-100 * r.slots.drop + 0.0:+.2f}"
+        ids = "-" if r.same_prompt_ids is None else f"{r.same_prompt_ids:.1%}"
+        kl, top1 = ("-", "-") if r.forced is None else (f"{r.forced.kl:.5f}", f"{r.forced.top1:.2%}")
+        shares = f"{r.same_output:.1%}", f"{r.same_json:.1%}", slots, ids, kl, top1
+        cells = (*shares, f"{r.decode_tokens_per_s:.0f}", f"{r.bytes / 1e6:.1f}")
+        print(f"{name:<20} {r.n:>5} " + " ".join(f"{cell:>9}" for cell in cells))
+    left_out = max(r.slots.left_out for r in found.artifacts.values())
+    print(
+        f"slots: points against the merged model, by rule; up to {left_out} slots need a model judge and are left out"
     )
-
-
-def equal_json(one: Prediction, other: Prediction) -> bool:
-    """Whether both parsed to the same value, the order of keys aside; text without any JSON must be the same text."""
-    if one.parsed is None or other.parsed is None:
-        return one.output == other.output
-    # as text, because Python takes true, 1 and 1.0 for equal
-    return json.dumps(one.parsed, sort_keys=True) == json.dumps(other.parsed, sort_keys=True)
-
-
-def diverge(own: Prediction, merged: Prediction, tokenizer: Any) -> Divergence:
-    found, wanted = (tokenizer.tokenize(p.output, add_special_tokens=False) for p in (own, merged))
-    at = first_difference(wanted, found)
-    return Divergence(id=own.id, token=at, merged=item(wanted, at), artifact=item(found, at))
-
-
-def first_difference(one: list[Any], other: list[Any]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def item(values: list[Any], at: int) -> Any:
-    return values[at] if at < len(values) else None
-
-
-def show(results: dict[str, ArtifactParity]) -> None:
-    print(f"{'artifact':<12} {'n':>5} {'same text':>9} {'same JSON':>9} {'same ids':>8} {'decode/s':>8} {'MB':>7}")
-    for kind, r in results.items():
-        shares = f"{r.same_output:>9.1%} {r.same_json:>9.1%} {r.same_prompt_ids:>8.1%}"
-        print(f"{kind:<12} {r.n:>5} {shares} {r.decode_tokens_per_s:>8.0f} {r.bytes / 1e6:>7.1f}")
-    for kind, r in results.items():
-        if r.min_same_json is not None and r.same_json < r.min_same_json:
-            print(f"{kind}: the same JSON on {r.same_json:.1%} of the rows, want {r.min_same_json:.1%}")
-        if r.first_token_mismatch is not None:
-            at = r.first_token_mismatch
-            print(
-                f"{kind}: llama.cpp reads the prompt of {at.id} as other tokens from token {at.token} on: "
-                f"{at.llama_cpp}, want {at.huggingface}"
-            )
+    for pair in found.pairs:
+        print(f"{pair.one} and {pair.other} give the same text on {pair.same_output:.1%} of the rows")
+    for name, why in found.not_run.items():
+        print(f"{name}: not run: {why}")
+    for name, r in found.artifacts.items():
+        for reason in r.reasons:
+            print(f"{name}: {reason}")
+    if found.rejected:
+        print(f"left the package for {parity_reject.folder(found.run)}: {', '.join(found.rejected)}")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,13 @@ def test_the_package_holds_what_the_config_lists(exported: Path) -> None:
     assert manifest.verify(package) == []
     tokenizer = {f"bf16/{n}" for n in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")}
     model = {"bf16/config.json", "bf16/generation_config.json", "bf16/model.safetensors", "bf16/chat_template.jinja"}
-    ggufs = {f"gguf-{t.lower()}/{n}" for t in ("F16", "Q8_0") for n in (f"{RUN}.{t}.gguf", "Modelfile", "README.md")}
-    assert set(hashes(package)) == tokenizer | model | ggufs | {"manifest.json"}
+    served = ("README.md", "request.json")
+    model |= {f"bf16/{name}" for name in (*served, "vllm.json")}
+    names = ("Modelfile", "llama-server.json", *served)
+    ggufs = {f"gguf-{t.lower()}/{n}" for t in ("F16", "Q8_0") for n in (f"{RUN}.{t}.gguf", *names)}
+    whole = {"README.md", "LICENSE", "manifest.json", "bom.cdx.json"}
+    whole |= {f"schemas/{task}.{end}" for task in ("t1_parse", "t2_repair") for end in ("json", "gbnf.txt")}
+    assert set(hashes(package)) == tokenizer | model | ggufs | whole
     assert not list((exported / "models" / RUN).glob(".package.[po]*"))
     made = json.loads((package / "manifest.json").read_text())
     assert made["run"]["run"] == RUN
@@ -68,7 +73,7 @@ def test_exporting_twice_gives_the_same_bytes(copied: Path) -> None:
 
 def test_scores_of_a_judged_run_are_carried(copied: Path) -> None:
     report = copied / "reports" / RUN / "report.json"
-    report.parent.mkdir(parents=True)
+    report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps({"n": 12, "slot_accuracy": 0.93, "gate": {"verdict": "promote", "reasons": []}}))
     export.main(["-r", RUN, "-o", "artifacts={bf16: {}}"])
     scores = json.loads((copied / "models" / RUN / "package/manifest.json").read_text())["scores"]
@@ -126,6 +131,26 @@ def test_a_wrong_config_leaves_the_old_package(copied: Path, override: str, code
         export.main(["-r", RUN, "-o", override])
     assert stopped.value.code == code
     assert hashes(copied / "models" / RUN / "package") == before
+
+
+def test_a_pi_bundle_on_request(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export.main(["-r", RUN, "-c", "pi"])
+    assert "gguf-q4_0 for llama.cpp on aarch64: untested" in capsys.readouterr().err
+    package = copied / "models" / RUN / "package"
+    assert manifest.verify(package) == []
+    name = f"{RUN}.Q4_0.gguf"
+    assert (package / "pi" / name).samefile(package / "gguf-q4_0" / name)
+    before = hashes(package)
+    export.main(["-r", RUN, "-c", "pi"])
+    assert hashes(package) == before
+
+
+def test_what_a_runtime_refuses_is_written_as_it_takes_it(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export.main(["-r", RUN, "-o", "artifacts={fp16: {}}", "-o", "runtimes={vllm-rocm: gfx942}"])
+    assert "bf16 will be written instead" in capsys.readouterr().err
+    package = copied / "models" / RUN / "package"
+    assert (package / "bf16" / "vllm.json").is_file()
+    assert not (package / "fp16").exists()
 
 
 def test_dry_run_writes_nothing(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
