@@ -38,7 +38,7 @@ def write(
                 licence=terms,
                 source=_provenance(record),
                 importance=importance,
-                calibration=(f"{record.workload} {record.snapshot} train", min(len(prompts), imatrix.LIMIT)),
+                calibration=(f"{record.workload} {record.snapshot} train", len(imatrix.chosen(prompts))),
             )
             made[kind] = asdict(report)
             if report.fallbacks:

@@ -66,6 +66,15 @@ def test_chosen_prompts_are_spread_evenly(count: int, limit: int) -> None:
     assert found[:1] == [0] * bool(count)
 
 
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 500))
+def test_chosen_prompts_have_no_more_tokens_than_may_be_read(lengths: list[int], tokens: int) -> None:
+    found = imatrix.chosen([[0] * length for length in lengths], tokens=tokens)
+    assert found
+    assert len(found) == 1 or sum(map(len, found)) <= tokens
+    more = imatrix.chosen([[0] * length for length in lengths], tokens=tokens + 50)
+    assert len(more) >= len(found)
+
+
 @pytest.mark.parametrize("file_type", WEIGHTED)
 def test_weighted_error_falls(tiny: Path, importance: dict, tmp_path: Path, file_type: str) -> None:
     stored = load_file(tiny / "model.safetensors")
