@@ -119,9 +119,19 @@ def prepare(c, workload=None, run=None, config=None, override=None, dry_run=Fals
     """A new run: snapshot, base (its vocabulary trimmed) and resolved train config in models/<run>/."""
 
 
+@step("train.estimate")
+def estimate(c, workload=None, run=None, measure=False, price_per_hour=None, processes=None):
+    """Memory, time and cost of a prepared run here, from its shapes or from 20 real steps."""
+
+
 @step("train.run")
-def run(c, workload=None, run=None):
+def run(c, workload=None, run=None, processes=None, auto_batch=False):
     """Fine-tune the run, going on from its last checkpoint."""
+
+
+@step("train.resume")
+def resume(c, workload=None, run=None, override=None, processes=None, auto_batch=False, dry_run=False):
+    """Go on with an interrupted run under a changed config, which is noted."""
 
 
 @step("train.pretrain")
@@ -197,7 +207,7 @@ def project_tokens(c, workload=None):
 
 
 @step("ops.push", here=True)
-def push(c, workload=None, run=None, setup=False, dry_run=False):
+def push(c, workload=None, run=None, setup=False, checkpoints=False, dry_run=False):
     """Send code, snapshot, base and run to the host of -H."""
 
 
@@ -210,16 +220,8 @@ def fetch(c, workload=None, run=None, checkpoints=False, dry_run=False):
 def demo(c, workload=None):
     """The whole chain with the nano base, from samples to a packaged model that answers."""
     from potstill import demo as chain
-    from potstill import project
-    from potstill import workload as workloads
 
-    with runners.stops():
-        workload = workload or project.load_project().workload
-        settings = workloads.load(workload).settings
-    name = project.new_run_name(workload, settings.train_config)
-    steps = chain.steps(workload, name, settings.demo_message, settings.demo_task)
-    chain.follow(steps, functools.partial(script, c))
-    print(f"\nread reports/{name}/report.md; the package is models/{name}/package/")
+    chain.run(workload, functools.partial(script, c))
 
 
 @task
@@ -237,7 +239,7 @@ ns = Collection(
     demo,
     test,
     group("dataset", samples, convert, exemplars, pull, clean, augment, split, stats, preview, diff, takedown),
-    group("train", prepare, run, pretrain),
+    group("train", prepare, estimate, run, resume, pretrain),
     group("eval", generate, judge, calibrate, report, compare, chat),
     group("package", keygen, export, verify, parity),
     group("ops", doctor, project_tokens, push, fetch),

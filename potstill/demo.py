@@ -9,6 +9,19 @@ from invoke import Exit
 from potstill import runners
 
 
+def run(workload: str | None, script: Callable[..., None]) -> None:
+    """Runs the chain of a workload, by default the project's, as one new run."""
+    from potstill import project
+    from potstill import workload as workloads
+
+    with runners.stops():
+        workload = workload or project.load_project().workload
+        settings = workloads.load(workload).settings
+    name = project.new_run_name(workload, settings.train_config)
+    follow(steps(workload, name, settings.demo_message, settings.demo_task), script)
+    print(f"\nread reports/{name}/report.md; the package is models/{name}/package/")
+
+
 def steps(workload: str, run: str, message: str, task: str | None = None) -> list[tuple[str, dict[str, Any]]]:
     """The scripts in order, each with its options; `message`, of `task`, is what the package is asked at last."""
     job = {"workload": workload}

@@ -6,15 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from potstill import prompt
+from potstill import loss_weights, prompt
 from potstill.files import sha256_text
 from potstill.records import Example, Exemplar, Reject
+from potstill.runs import LossWeights
 from potstill.stop import DATA, Stop
 
 # what PyTorch's cross entropy leaves out
 IGNORED = -100
 # a row repeated more often than this is a slip of the pen, and would fill the memory
 MAX_WEIGHT = 100
+# bars of a histogram of lengths
+BINS = 12
 
 
 class Stratum(NamedTuple):
@@ -36,11 +39,12 @@ class Effective(NamedTuple):
 
 
 def training_rows(
-    examples: Iterable[Example], tokenizer: Any, max_length: int
-) -> tuple[list[dict[str, list[int]]], list[Reject]]:
+    examples: Iterable[Example], tokenizer: Any, max_length: int, weights: LossWeights | None = None
+) -> tuple[list[dict[str, Any]], list[Reject]]:
     """[{"input_ids", "labels"}] and what was refused. A row that does not fit is refused, never cut.
 
-    Cutting takes the end, which is the answer: such a row would train on half an answer or on nothing.
+    Cutting takes the end, which is the answer: such a row would train on half an answer or on nothing. With `weights`,
+    a row also has "weights", one for each id (0 for the prompt's), and one that would have none above 0 is refused.
     """
     rows, refused = [], []
     for example in examples:
@@ -48,9 +52,50 @@ def training_rows(
         ids = [*rendered.prompt_ids, *rendered.completion_ids]
         if len(ids) > max_length:
             refused.append(_reject(example, "too_long", f"{len(ids)} tokens, max_length is {max_length}"))
+            continue
+        before = len(rendered.prompt_ids)
+        row: dict[str, Any] = {"input_ids": ids, "labels": [IGNORED] * before + rendered.completion_ids}
+        if weights is not None:
+            own = loss_weights.of_completion(example.response, prompt.END_OF_TURN, tokenizer, weights)
+            row["weights"] = [0.0] * before + own
+        if trained_tokens(row):
+            rows.append(row)
         else:
-            rows.append({"input_ids": ids, "labels": [IGNORED] * len(rendered.prompt_ids) + rendered.completion_ids})
+            refused.append(_reject(example, "nothing_trained", "no token of the answer has a weight above 0"))
     return rows, refused
+
+
+def trained_tokens(row: dict[str, Any]) -> int:
+    """How many of a row's tokens the loss is on."""
+    weights = row.get("weights") or [1.0] * len(row["labels"])
+    # the first token has nothing before it that could foretell it
+    pairs = zip(row["labels"][1:], weights[1:], strict=True)
+    return sum(label != IGNORED and weight > 0 for label, weight in pairs)
+
+
+class Lengths(NamedTuple):
+    """Tokens of the rows of a split, one of lengths.json's entries; `histogram` is of (up to so many tokens, rows)."""
+
+    rows: int
+    mean: float
+    longest: int
+    trained_tokens: int
+    histogram: list[tuple[int, int]]
+
+
+def lengths(kept: Sequence[dict[str, Any]]) -> Lengths:
+    """Counts the tokens of rows, at least one; a histogram has at most BINS bars, 16 n wide."""
+    sizes = [len(row["input_ids"]) for row in kept]
+    step = -(-max(sizes) // (16 * BINS)) * 16
+    counts = Counter(-(-size // step) * step for size in sizes)
+    bins = [(upto, counts[upto]) for upto in range(min(counts), max(counts) + 1, step)]
+    return Lengths(len(sizes), sum(sizes) / len(sizes), max(sizes), sum(map(trained_tokens, kept)), bins)
+
+
+def histogram_lines(found: Lengths) -> list[str]:
+    """The histogram as lines to print: tokens, rows and a bar."""
+    most = max(rows for _, rows in found.histogram)
+    return [f"{'to ' + str(upto):>9} {rows:7} {'#' * -(-40 * rows // most)}" for upto, rows in found.histogram]
 
 
 def weighted(examples: Iterable[Example], seed: int) -> list[Example]:

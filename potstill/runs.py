@@ -1,5 +1,6 @@
 """What is known of one training run: models/<run>/run.json and config.yaml, written by train.prepare."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -42,7 +43,7 @@ class RunRecord(Record):
     workload: str
     created_at: str
     train_config: str
-    mode: Literal["full", "lora"]
+    mode: Literal["full", "lora", "qlora"]
     base: Base
     snapshot: str
     snapshots: dict[str, Snapshot]
@@ -86,7 +87,28 @@ class Sft(Config):
     # autocast; Unsloth turns it off on a CPU that would only emulate it
     bf16: bool = False
     gradient_checkpointing: bool = False
+    # beside MLflow, which always has the numbers; wandb is not in the lock and sends them away
+    report_to: Literal["none", "wandb"] = "none"
     seed: int = 0
+
+
+class LossWeights(Config):
+    """How much a token of the answer counts, by what it writes: potstill/loss_weights.py."""
+
+    structure: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    keys: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    values: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+class ValGenerate(Config):
+    """Answers `rows` val rows after every `every` steps; the weights that answered best become the run's.
+
+    With `patience`, training ends after so many times without a better one: potstill/val_generation.py.
+    """
+
+    rows: Annotated[int, Field(gt=0)] = 64
+    every: Annotated[int, Field(gt=0)] = 100
+    patience: Annotated[int | None, Field(gt=0)] = None
 
 
 class TrainConfig(Config):
@@ -99,18 +121,25 @@ class TrainConfig(Config):
     vocabulary: Literal["keep", "trim", "auto"] = "auto"
     # pieces that no train row has and that are kept all the same, the most frequent first
     vocabulary_reserve: Annotated[int, Field(ge=0)] = 4096
-    mode: Literal["full", "lora"]
+    # qlora: the base in 4 bits while an adapter is trained; needs a GPU
+    mode: Literal["full", "lora", "qlora"]
     # of the weights while they are trained
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: Lora | None = None
+    loss_weights: LossWeights | None = None
+    val_generate: ValGenerate | None = None
     sft: Sft
 
 
 def train_config(name: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
     path = CONFIGS / "train" / f"{name}.yaml"
-    settings = config.load(path, TrainConfig, overrides)
-    if (settings.mode == "lora") != (settings.lora is not None):
-        raise Stop(f"{path}: mode {settings.mode!r} {'needs' if settings.mode == 'lora' else 'has no'} section 'lora'")
+    return checked(config.load(path, TrainConfig, overrides), path)
+
+
+def checked(settings: TrainConfig, path: Path) -> TrainConfig:
+    """The settings, or Stop 2 where two of them contradict each other."""
+    if (settings.mode == "full") == (settings.lora is not None):
+        raise Stop(f"{path}: mode {settings.mode!r} {'has no' if settings.mode == 'full' else 'needs'} section 'lora'")
     return settings
 
 

@@ -46,13 +46,14 @@ ALWAYS = ".env.example"
 def main(argv: list[str] | None = None) -> int | None:
     parser = cli.parser(__doc__, run=True, dry_run=True)
     parser.add_argument("--host", help="a name in configs/hosts.yaml, or an SSH host")
+    parser.add_argument("--checkpoints", action="store_true", help="with models/<run>/checkpoints/, to resume there")
     parser.add_argument("--setup", action="store_true", help="build the environment there (scripts/setup_env.sh)")
     arguments = parser.parse_args(argv)
     if not arguments.host:
         raise Stop("which host? Say fab -H <name> ops.push, or --host <name>")
     host = hosts.find(arguments.host)
     run = _run(cli.workload_name(arguments), arguments.run)
-    files = sorted({*code(), *(run_files(run) if run else ())})
+    files = sorted({*code(), *(run_files(run, arguments.checkpoints) if run else ())})
     size = sum(Path(name).stat().st_size for name in files)
     what = f"{len(files)} files, {size / 1e6:.1f} MB"
     if arguments.dry_run:
@@ -99,13 +100,17 @@ def code() -> list[str]:
     return [name for name in (*names, *written) if may_go(name) and _is_plain(Path(name))]
 
 
-def run_files(run: str) -> list[str]:
+def run_files(run: str, resume: bool = False) -> list[str]:
     """run.json, config.yaml, the base and the snapshot of a run, and its weights once training is complete.
+
+    `resume`: also the checkpoints that an interrupted training goes on from.
 
     Raises Stop 65 when a snapshot file is not what the run was prepared with.
     """
     record, folder = runs.read(run), project.run_folder(run)
     names = [(folder / name).as_posix() for name in ("run.json", "config.yaml")]
+    kept = ("lengths.json", "steps.jsonl", "val.jsonl", "config_changes.jsonl", *(["checkpoints"] if resume else []))
+    names += [path for name in kept for path in below(folder / name)]
     for snapshot in record.snapshots.values():
         names.append(snapshots.checked(snapshot).as_posix())
     base = Path(record.base.path)

@@ -6,22 +6,45 @@ Run: python -m scripts.train.prepare -w batfit -c nano [-r name] [-o sft.learnin
 The environment variable <WORKLOAD>_BASE_MODEL, such as BATFIT_BASE_MODEL, takes the place of the config's base.
 """
 
+import importlib.util
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from potstill import bases, cleaning, cli, models, progress, project, prompt, rows, runs, snapshots, workload
+from potstill import (
+    bases,
+    batches,
+    cleaning,
+    cli,
+    models,
+    package,
+    progress,
+    project,
+    prompt,
+    rows,
+    runs,
+    snapshots,
+    tracking,
+    workload,
+)
 from potstill.files import write_json, write_text
 from potstill.records import Example, Reject, write_jsonl
 from potstill.snapshots import SPLITS, Version
-from potstill.stop import DATA, USAGE, Stop
+from potstill.stop import DATA, UNAVAILABLE, USAGE, Stop
 from potstill.workload import Workload
+
+
+class Preflight(NamedTuple):
+    """The rows that cannot be trained on, and what goes into lengths.json."""
+
+    refused: list[Reject]
+    lengths: dict[str, dict[str, Any]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,8 +60,11 @@ def main(argv: list[str] | None = None) -> None:
         raise Stop(f"{folder} is there already: a run is prepared once. Give another name with -r.", USAGE)
     name, version = snapshots.newest(job.name)
     warn_of_other_system_text(job, version)
+    require(settings)
+    # nobody should train for hours for an artifact that cannot be
+    package.load_config(job.settings.package_config, tell=True)
     base = bases.resolve(settings.base, settings.revision)
-    base, vocabulary, refused = fitted(base, version, settings, None if arguments.dry_run else folder / "base")
+    base, vocabulary, checked = fitted(base, version, settings, None if arguments.dry_run else folder / "base")
     commit, dirty = project.git_commit()
     record = runs.RunRecord(
         run=run,
@@ -59,12 +85,30 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.dry_run:
         print(record.model_dump_json(indent=2))
         return
-    write_jsonl(folder / "refused.jsonl", refused)
+    write_jsonl(folder / "refused.jsonl", checked.refused)
+    write_json(folder / "lengths.json", checked.lengths)
     write_text(folder / "config.yaml", f"# resolved from configs/train/{config}.yaml\n" + dump(settings))
     # last: its existence means that the run is prepared
     write_json(folder / "run.json", record.model_dump())
-    wrote: list[Path | str] = [folder / name for name in ("config.yaml", "refused.jsonl", "run.json")]
+    wrote: list[Path | str] = [folder / name for name in ("config.yaml", "refused.jsonl", "lengths.json", "run.json")]
     cli.done([*([folder / "base"] if vocabulary else []), *wrote], f"fab train.run -r {run}")
+
+
+def require(settings: runs.TrainConfig) -> None:
+    """Raises Stop 69 when the config wants what this machine does not have."""
+    tracking.require(settings)
+    if settings.mode != "qlora":
+        return
+    import torch
+
+    missing = [] if torch.cuda.is_available() else ["a GPU"]
+    missing += [] if importlib.util.find_spec("bitsandbytes") else ["bitsandbytes (requirements-gpu.lock)"]
+    if missing:
+        raise Stop(
+            f"mode qlora trains on a base in 4 bits and needs {' and '.join(missing)}, which this machine does not "
+            "have. Prepare the run on a GPU host (fab -H <host> train.prepare ...), or take mode lora.",
+            UNAVAILABLE,
+        )
 
 
 def with_base(settings: runs.TrainConfig, job: Workload, given: list[str]) -> runs.TrainConfig:
@@ -97,7 +141,7 @@ def warn_of_other_system_text(job: Workload, version: Version) -> None:
 
 def fitted(
     base: runs.Base, version: Version, settings: runs.TrainConfig, target: Path | None
-) -> tuple[runs.Base, runs.Vocabulary | None, list[Reject]]:
+) -> tuple[runs.Base, runs.Vocabulary | None, Preflight]:
     """The base the run starts from, trimmed into `target` where the config says so, and the rows it cannot have.
 
     Without a target nothing is written, and rows are counted in tokens of the whole vocabulary.
@@ -132,26 +176,51 @@ def texts(example: Example, tokenizer: Any) -> Iterator[str]:
     yield example.response + prompt.END_OF_TURN
 
 
-def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> list[Reject]:
+def preflight(version: Version, tokenizer: Any, settings: runs.TrainConfig) -> Preflight:
     """Renders every row to be trained on. Raises Stop 65 when a split would be left with none."""
     refused: list[Reject] = []
+    lengths: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
         snapshot = version.files()[split]
         examples = list(progress.track(snapshots.read(snapshot), f"check {split}", snapshot.rows))
-        kept, rejected = rows.training_rows(examples, tokenizer, settings.sft.max_length)
+        kept, rejected = rows.training_rows(examples, tokenizer, settings.sft.max_length, settings.loss_weights)
         if not kept:
-            raise Stop(f"{snapshot.file}: no row fits into max_length {settings.sft.max_length}. Raise it.", DATA)
+            raise Stop(f"{snapshot.file}: {why_none(rejected, settings)}", DATA)
         refused += rejected
-        longest = max(len(row["input_ids"]) for row in kept)
-        trained = sum(sum(label != rows.IGNORED for label in row["labels"]) for row in kept)
+        found = rows.lengths(kept)
+        lengths[split] = found._asdict()
         print(
-            f"{split:5} {len(kept):6} rows, longest {longest} tokens, {trained} trained tokens, {len(rejected)} refused"
+            f"{split:5} {found.rows:6} rows, longest {found.longest} tokens, {found.trained_tokens} trained tokens, "
+            f"{len(rejected)} refused"
         )
         if split == "train":
-            print("\n".join(rows.mix_table(rows.effective_counts(Counter(map(rows.stratum, examples))))))
+            lengths[split]["padding"] = padding = padding_of(kept, settings.sft)
+            print("\n".join(rows.histogram_lines(found)))
+            print(f"padding in batches of {settings.sft.per_device_train_batch_size}: {padding:.1%}")
+            mix = rows.effective_counts(Counter(map(rows.stratum, examples)))
+            # rows of an epoch, before those that are refused
+            lengths[split]["effective"] = sum(count.effective for count in mix if not count.stratum.held_out)
+            print("\n".join(rows.mix_table(mix)))
     for reason, count in Counter(r.reason for r in refused).items():
         print(f"refused {count} rows: {reason}; see refused.jsonl in the run's folder")
-    return refused
+    return Preflight(refused, lengths)
+
+
+def why_none(rejected: list[Reject], settings: runs.TrainConfig) -> str:
+    """What keeps all rows of a split out, and what to do."""
+    too_long = [int(reject.detail.split()[0]) for reject in rejected if reject.reason == "too_long"]
+    if not too_long:
+        return "no token of any answer has a weight above 0. Raise loss_weights."
+    found = (
+        f"no row fits into max_length {settings.sft.max_length}: they have {min(too_long)} to {max(too_long)} tokens"
+    )
+    return f"{found}. Raise it: -o sft.max_length={max(too_long)}, or shorten the prompts."
+
+
+def padding_of(kept: list[dict[str, Any]], sft: runs.Sft) -> float:
+    sizes = [len(row["input_ids"]) for row in kept]
+    batch = sft.per_device_train_batch_size
+    return batches.padding(sizes, batch, batch * sft.gradient_accumulation_steps, sft.seed)
 
 
 def device() -> str:

@@ -52,13 +52,19 @@ def test_secrets_and_outputs_stay_here(git: bool, remote_host, checkout: Path, t
     there = contents(remote_host.directory)
     assert not {name for name in there if name in SECRETS or b"s3cret" in (remote_host.directory / name).read_bytes()}
     assert "configs/link" not in there
-    assert not any("checkpoint" in name for name in there)
+    assert not any("/checkpoints/" in name for name in there)
     here = contents(checkout)
     assert {name: here[name] for name in there} == there
     wanted = {"fabfile.py", "potstill/cli.py", "configs/datasets.yaml", "models/tiny/model.safetensors", ".env.example"}
     wanted |= {f"data/processed/batfit/{split}.v1.jsonl" for split in ("train", "val", "test")}
     wanted |= {f"{RUN}/{name}" for name in ("run.json", "config.yaml", "metrics.json", "model/model.safetensors")}
     assert wanted <= set(there)
+
+
+def test_an_interrupted_run_can_be_taken_up_there(remote_host, checkout: Path, trained_run: str, capsys) -> None:
+    assert push.main(["--host", remote_host.name, "--dry-run", "--checkpoints"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert any(name.startswith(f"{RUN}/checkpoints/checkpoint-") for name in listed)
 
 
 def test_push_dry_run_sends_nothing(remote_host, checkout: Path, trained_run: str, capsys) -> None:

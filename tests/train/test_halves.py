@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from potstill.batches import in_halves
 from potstill.rows import IGNORED
-from potstill.training import in_halves
 
 NANO = Path(__file__).resolve().parents[2] / "models/nano"
 

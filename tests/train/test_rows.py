@@ -124,3 +124,24 @@ def test_the_mix_table_shows_what_counts_and_what_is_held_out():
         ["t", "wolf", "10", "0.5", "5"],
         ["all", "13", "8"],
     ]
+
+
+def test_a_repair_row_is_trained_on_its_right_answer_and_not_on_the_broken_one(tokenizer):
+    broken = '{"a":1,"b":'
+    repair = example("1~repair", prompt=f"mend {broken}", response='{"a":1,"b":null}', parent="1", augmented="repair")
+    (chosen,) = rows.weighted([repair], 1)
+    ((row,), refused) = rows.training_rows([chosen], tokenizer, 512)
+    trained = tokenizer.decode([label for label in row["labels"] if label != rows.IGNORED])
+    assert trained == '{"a":1,"b":null}<end_of_turn>'
+    assert broken in tokenizer.decode(row["input_ids"])
+    assert refused == []
+
+
+def test_lengths_count_every_row_once(tokenizer):
+    kept, _ = rows.training_rows([example(str(n), prompt="deck " * n) for n in range(1, 90)], tokenizer, 512)
+    found = rows.lengths(kept)
+    assert found.rows == sum(count for _, count in found.histogram) == 89
+    assert found.longest == max(len(row["input_ids"]) for row in kept) <= found.histogram[-1][0]
+    assert found.trained_tokens == 89 * sum(label != rows.IGNORED for label in kept[0]["labels"])
+    assert len(found.histogram) <= rows.BINS
+    assert len(rows.histogram_lines(found)) == len(found.histogram)

@@ -1,0 +1,126 @@
+"""Which rows make up a step, and how they are padded.
+
+The order follows from the rows' lengths, the seed and the epoch alone, never from the state of a random generator: a
+run that is taken up in its third epoch sees the rows that it would have seen, and two processes see what one would see
+with twice the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from potstill.rows import IGNORED
+
+# a new width costs a CPU's matrix library a new kernel: few widths are worth a little padding
+WIDTH = 16
+# steps whose rows are sorted by length together: enough for hardly any padding; and of an epoch at most a quarter, so
+# that chance decides which rows meet
+SORTED_STEPS = 50
+
+
+def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int) -> list[int]:
+    """Positions of all rows, each once: any `rows_per_step` in a row are of like length.
+
+    Rows are shuffled, cut into runs of up to SORTED_STEPS steps, and each run is sorted by length, longest first. The
+    longest row of all is in the first step, so that memory that does not suffice shows at once. It is the order of
+    transformers' group_by_length in the first epoch, which in a later one depends on what was drawn before.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(seed + epoch)
+    # transformers' data loader draws its workers' seed first, and so did the runs before this order had its own
+    torch.empty((), dtype=torch.int64).random_(generator=draw)
+    shuffled = torch.randperm(len(lengths), generator=draw).tolist()
+    size = max(1, min(SORTED_STEPS, len(lengths) // (4 * rows_per_step))) * rows_per_step
+    order = [
+        row
+        for start in range(0, len(shuffled), size)
+        for row in sorted(shuffled[start : start + size], key=lambda i: lengths[i], reverse=True)
+    ]
+    if order:
+        starts = range(0, len(order), size)
+        longest = max(starts, key=lambda start: lengths[order[start]])
+        order[0], order[longest] = order[longest], order[0]
+    return order
+
+
+class RowOrder:
+    """A torch sampler over `epoch_order`; the trainer sets `epoch` before each."""
+
+    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int):
+        self.lengths, self.rows_per_step, self.seed, self.epoch = lengths, rows_per_step, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(self.lengths, self.rows_per_step, self.seed, self.epoch))
+
+
+def padded(longest: int) -> int:
+    """The width of a batch whose longest row has so many tokens."""
+    return -(-longest // WIDTH) * WIDTH
+
+
+def padding(lengths: Sequence[int], batch: int, rows_per_step: int, seed: int) -> float:
+    """The share of padding among the tokens of the first epoch, rounding to WIDTH included."""
+    order = epoch_order(lengths, rows_per_step, seed, 0)
+    computed = sum(
+        padded(max(lengths[row] for row in rows)) * len(rows)
+        for start in range(0, len(order), batch)
+        if (rows := order[start : start + batch])
+    )
+    return 1 - sum(lengths) / computed if computed else 0.0
+
+
+def collator(pad_token_id: int) -> Any:
+    """Pads rows on the right. Padding is neither attended to nor trained on.
+
+    A batch has `input_ids`, `labels`, `attention_mask` (rows, width); where the rows have them, also `line` (rows,),
+    their lines in the snapshot, and `weights` (rows, width), how much each label counts.
+    """
+    import torch
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
+        shape = (len(features), padded(max(len(f["input_ids"]) for f in features)))
+        batch = {
+            "input_ids": torch.full(shape, pad_token_id),
+            "labels": torch.full(shape, IGNORED),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+        }
+        if "weights" in features[0]:
+            batch["weights"] = torch.zeros(shape)
+        for row, feature in enumerate(features):
+            n = len(feature["input_ids"])
+            batch["attention_mask"][row, :n] = 1
+            for name in batch.keys() - {"attention_mask"}:
+                batch[name][row, :n] = torch.tensor(feature[name])
+        if "line" in features[0]:
+            batch["line"] = torch.tensor([f["line"] for f in features])
+        return batch
+
+    return collate
+
+
+def in_halves(trainer_class: Any) -> Any:
+    """The trainer class for a CPU: it learns from the two halves of a batch at once, each with half of torch's threads.
+
+    Small operations gain little from many threads, and wait for all of them: next to another busy program a step takes
+    ten times as long. The gradient is that of the whole batch, and the same in every run: of two summands the order
+    does not matter.
+    """
+
+    class InHalves(trainer_class):
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            step, rows = super().training_step, len(inputs["labels"])
+            if rows < 2 or num_items_in_batch is None:
+                return step(model, inputs, num_items_in_batch)
+            halves = [
+                {name: value[cut] for name, value in inputs.items()}
+                for cut in (slice(rows // 2), slice(rows // 2, None))
+            ]
+            with ThreadPoolExecutor(2) as pool:
+                # each loss is divided by the tokens of the whole batch
+                return sum(pool.map(lambda half: step(model, half, num_items_in_batch), halves))
+
+    return InHalves
