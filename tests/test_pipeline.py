@@ -246,12 +246,12 @@ def test_a_row_of_no_loss_is_never_trained_on(distilled: Distilled):
 
 CHECKPOINTING = """
 from potstill import runs
-from scripts.train import run
+from potstill.training import load
 
 record, settings = runs.read("small"), runs.resolved_config("small")
 for wanted in (False, True):
     sft = settings.sft.model_copy(update={"gradient_checkpointing": wanted})
-    model, _ = run.load(record, settings.model_copy(update={"sft": sft}))
+    model, _ = load(record, settings.model_copy(update={"sft": sft}))
     print("checkpointing", wanted, model.is_gradient_checkpointing)
 """
 

@@ -24,8 +24,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mlflow_has_the_numbers_the_config_and_where_things_are(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(folder)
     project.go_offline()
-    client, experiment = tracking.client()
-    (run,) = client.search_runs([experiment], "tags.run = 'r'")
+    from mlflow.tracking import MlflowClient
+
+    # MLflow keeps a store open by its URI, and a relative one can be another test's
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id], "tags.run = 'r'")
     assert run.info.status == "FINISHED"
     metrics = json.loads((folder / "models/r/metrics.json").read_text())
     steps = steps_of(folder, "r")
