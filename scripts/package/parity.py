@@ -53,12 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         raise Stop(f"{folder}: no artifact of configs/package/{config}.yaml can be asked here: {told}", DATA)
     with stage_lock(out, "parity"):
         bench = prepare(record, settings, out)
-        results: dict[str, ArtifactParity] = {}
-        given: dict[str, Rows] = {}
-        for kind, engine in chosen:
-            name = parity_engines.name_of(kind, engine)
-            results[name], given[name] = parity_measure.measure(bench, kind, engine, out)
-        rejected = list(dict.fromkeys(result.artifact for result in results.values() if not result.passed))
+        results, given, unanswered = measure_all(bench, chosen, out)
+        not_run |= {name: why for name, (_, why) in unanswered.items()}
+        over = [result.artifact for result in results.values() if not result.passed]
+        rejected = list(dict.fromkeys([*over, *(kind for kind, _ in unanswered.values())]))
         found = Parity(
             run=run,
             snapshot=record.snapshot,
@@ -78,6 +76,30 @@ def main(argv: list[str] | None = None) -> int:
     )
     gone = [kind for kind in settings.artifacts if (parity_reject.folder(run) / kind).is_dir()]
     return REJECT if rejected or any(not (folder / kind).is_dir() for kind in gone) else OK
+
+
+def measure_all(
+    bench: Bench, chosen: list[tuple[str, Engine]], out: Path
+) -> tuple[dict[str, ArtifactParity], dict[str, Rows], dict[str, tuple[str, str]]]:
+    """Results and answers by name, and for each name whose engine could not load or ask it: the artifact, and why.
+
+    Raises Stop when none could be asked: then it is the engine that is to be looked at.
+    """
+    results: dict[str, ArtifactParity] = {}
+    given: dict[str, Rows] = {}
+    unanswered: dict[str, tuple[str, str]] = {}
+    for kind, engine in chosen:
+        name = parity_engines.name_of(kind, engine)
+        try:
+            results[name], given[name] = parity_measure.measure(bench, kind, engine, out)
+        except Stop as stop:
+            if stop.code != DATA:
+                raise
+            unanswered[name] = kind, str(stop)
+            print(f"{name}: {stop}", flush=True)
+    if not results:
+        raise Stop("; ".join(why for _, why in unanswered.values()), DATA)
+    return results, given, unanswered
 
 
 def plan(

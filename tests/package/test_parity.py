@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from potstill import answers, manifest, models, package, parity_engines, prompt, runs, snapshots, workload
+from potstill import answers, manifest, models, package, parity_engines, prompt, runs, sealing, snapshots, workload
 from potstill import parity as records
 from potstill.records import Prediction, read_jsonl, write_jsonl
 from potstill.stop import Stop
@@ -162,3 +162,23 @@ def test_equal_json_is_about_values_not_text() -> None:
     assert not records.equal_json(row('{"a":[1,2]}'), row('{"a":[2,1]}'))
     assert records.equal_json(row("no JSON"), row("no JSON"))
     assert not records.equal_json(row("no JSON"), row("other"))
+
+
+def test_an_artifact_that_cannot_be_loaded_leaves_the_package_and_the_others_are_measured(copied: Path) -> None:
+    write_merged(copied)
+    folder = package.folder(RUN)
+    path = folder / "gguf-q8_0" / package.gguf_name(RUN, "gguf-q8_0")
+    # a whole file as far as its header goes, of a model that llama.cpp does not know
+    path.write_bytes(path.read_bytes().replace(b"gemma3", b"gemmaX"))
+    made = manifest.read(folder)
+    assert made is not None
+    sealing.seal_anew(folder, made, list(made.runtimes))
+    config = "artifacts={gguf-f16: {}, gguf-q8_0: {}}"
+    assert parity.main(["-r", RUN, "-o", config]) == 100
+    found = read(copied)
+    assert list(found.artifacts) == ["gguf-f16"]
+    assert found.rejected == ["gguf-q8_0"]
+    assert "llama.cpp cannot load" in found.not_run["gguf-q8_0"]
+    assert not (folder / "gguf-q8_0").exists()
+    assert manifest.verify(folder) == []
+    assert "gguf-f16" in (folder / "README.md").read_text()
