@@ -11,6 +11,7 @@ reports/benchmark_nano_base.json. Exits 100 when a goal of the project is missed
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,10 +20,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from potstill import grading, snapshots, workload
+from potstill import snapshots, val_generation, workload
 from potstill.files import sha256_file, sha256_text, write_json
 from potstill.records import Example, Prediction, read_jsonl, write_jsonl
-from potstill.slots import load_levels
 from potstill.stop import OK, REJECT
 
 REPO = Path(__file__).resolve().parent.parent
@@ -92,10 +92,9 @@ def make_project(folder: Path, name: str) -> Path:
     if (folder / "ready").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    for link in ("configs", "scripts", "potstill", "requirements.lock"):
+    for link in ("scripts", "potstill", "requirements.lock"):
         (folder / link).symlink_to(REPO / link)
-    (folder / "configs").unlink()
-    subprocess.run(["cp", "-r", REPO / "configs", folder / "configs"], check=True)
+    shutil.copytree(REPO / "configs", folder / "configs")
     (folder / "configs/datasets.yaml").unlink(missing_ok=True)
     (folder / "data").mkdir()
     (folder / "data/samples").symlink_to(REPO / "data/samples")
@@ -176,19 +175,13 @@ def prepare(project: Path, run: str, cell: Cell) -> None:
 def score(project: Path, run: str, cell: Cell) -> dict[str, float]:
     """Slot accuracy by the rule levels, over all slots of all rows; slots that need a judge model are left out."""
     os.chdir(project)
-    job, levels = workload.load(cell.workload), load_levels(project / "configs/judge_slots.yaml")
     record = json.loads((project / "models" / run / "run.json").read_text(encoding="utf-8"))
     rows = {row.id: row for row in read_jsonl(project / record["snapshots"][cell.split]["file"], Example)}
     name = "predictions.jsonl" if cell.split == "test" else f"predictions.{cell.split}.jsonl"
     answers = list(read_jsonl(project / "reports" / run / name, Prediction))
-    passed = scored = 0
-    for answer in answers:
-        for grade in grading.grade(rows[answer.id], answer, levels, job.levels):
-            if not grade.question:
-                verdict = grading.verdict(grade, None, "rule")
-                passed += verdict.passed is True
-                scored += verdict.status == "scored"
-    return {"slot_accuracy": passed / scored, "valid_json": sum(a.valid_json for a in answers) / len(answers)}
+    examples, outputs = [rows[answer.id] for answer in answers], [answer.output for answer in answers]
+    found = val_generation.score(workload.load(cell.workload), examples, outputs)
+    return {"slot_accuracy": found.slot_accuracy, "valid_json": found.json_validity}
 
 
 def script(project: Path, name: str, *arguments: str) -> None:

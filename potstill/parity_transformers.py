@@ -95,5 +95,7 @@ def _log_softmax(model: Any, prompt: list[int], ids: list[int]) -> Any:
     import torch
 
     with torch.inference_mode():
-        logits = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 :]
+        tokens = torch.tensor([[*prompt, *ids]], device=model.device)
+        # where the reference's are, which it is compared with
+        logits = model(tokens).logits[0, len(prompt) - 1 :].cpu()
     return torch.log_softmax(logits.double(), -1)
