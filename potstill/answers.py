@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.files import canonical_json
-from potstill.records import Prediction
+from potstill.records import Example, Prediction
 from potstill.workload import Workload
 
 # a deeply nested answer would exhaust the parser's stack before any schema could refuse it
@@ -68,6 +68,21 @@ def predict_row(
         completion_tokens=completion_tokens,
         latency_ms=latency_ms,
         finish_reason=finish_reason,
+        backend=backend,
+    )
+
+
+def uncounted(workload: Workload, example: Example, output: str, backend: str) -> Prediction:
+    """The prediction row of an output that is only graded: its tokens and its time were not counted."""
+    return predict_row(
+        workload,
+        id=example.id,
+        task=example.task,
+        output=output,
+        prompt_tokens=0,
+        completion_tokens=0,
+        latency_ms=0.0,
+        finish_reason="stop",
         backend=backend,
     )
 

@@ -43,17 +43,7 @@ def score(job: Workload, examples: Sequence[Example], outputs: Sequence[str]) ->
     levels = slots.load_levels(CONFIGS / "judge_slots.yaml")
     passed = scored = valid = fits = 0
     for example, output in zip(examples, outputs, strict=True):
-        prediction = answers.predict_row(
-            job,
-            id=example.id,
-            task=example.task,
-            output=output,
-            prompt_tokens=0,
-            completion_tokens=0,
-            latency_ms=0.0,
-            finish_reason="stop",
-            backend="training",
-        )
+        prediction = answers.uncounted(job, example, output, "training")
         valid += prediction.valid_json
         fits += prediction.valid_schema
         for grade in grading.grade(example, prediction, levels, job.levels):

@@ -110,17 +110,7 @@ def beside(job: Workload, example: Example, name: str, ask: Ask) -> bool:
     print(f"-- {name}")
     output = spoken(ask, example.prompt)
     valid = verdict(job, example.task, output)
-    prediction = answers.predict_row(
-        job,
-        id=example.id,
-        task=example.task,
-        output=output,
-        prompt_tokens=0,
-        completion_tokens=0,
-        latency_ms=0.0,
-        finish_reason="stop",
-        backend=name,
-    )
+    prediction = answers.uncounted(job, example, output, name)
     levels = slots.load_levels(project.CONFIGS / "judge_slots.yaml")
     for grade in grading.grade(example, prediction, levels, job.levels):
         passed = grade.decided.passed if grade.decided else None
