@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("-w", "--workload", default="batfit", help="whose newest snapshot (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--shape", choices=("nano", "270m"), default="nano", help="of estimate")
-    parser.add_argument("--steps", type=int, default=6, help="of each contender (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="an epoch's (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     project.go_offline()
@@ -108,7 +108,7 @@ def kill(folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], l
 
 def estimates(folder: Path, shape: str) -> tuple[dict[str, Any], list[str]]:
     """train.estimate --measure of a LoRA run on rows like pages."""
-    base = train_peers.project_of(folder, shape)
+    base = train_peers.project_of(folder, shape, 200)
     options = [f"base={base}", "vocabulary=keep", *train_peers.OPTIONS]
     finish(folder, "train.prepare", "-w", "batfit", "-c", "gemma3-270m", "-r", "r", *overrides(options))
     told = finish(folder, "train.estimate", "-r", "r", "--measure")

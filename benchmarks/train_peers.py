@@ -33,7 +33,7 @@ SHAPES = {
 SIZES = {"270m": 262_144, "nano": 12_000}
 BATCH, LENGTH = 2, 2048
 OPTIONS = [f"sft.per_device_train_batch_size={BATCH}", "sft.gradient_accumulation_steps=1", f"sft.max_length={LENGTH}"]
-OPTIONS += ["sft.num_train_epochs=1", "sft.save_steps=1000", "sft.logging_steps=1", "sft.warmup_steps=0"]
+OPTIONS += ["sft.num_train_epochs=2", "sft.save_steps=1000", "sft.logging_steps=1", "sft.warmup_steps=0"]
 WORDS = ("price", "deal", "deck", "shoe", "bat", "wood", "size", "stock", "brand", "offer", "shipping", "rating", "new")
 CONTENDERS = ("ours", "ours-trimmed", "ours-checkpointed", "unsloth", "trl")
 
@@ -55,7 +55,7 @@ def page(number: int) -> Example:
     )  # fmt: skip
 
 
-def project_of(folder: Path, shape: str, rows: int = 200) -> Path:
+def project_of(folder: Path, shape: str, rows: int) -> Path:
     """A project whose snapshot is of made-up pages; returns the folder of the base."""
     shutil.copytree(ROOT / "configs", folder / "configs")
     shutil.copy(ROOT / "requirements.lock", folder)
@@ -90,13 +90,13 @@ def write_model(folder: Path, vocabulary: int, shape: dict[str, Any]) -> None:
 
 def throughput(folder: Path, steps: int, limits: dict[str, float]) -> tuple[dict[str, Any], list[str]]:
     """All contenders one after the other, and ours once more in float32 beside the reference."""
-    base = project_of(folder, "270m")
+    base = project_of(folder, "270m", steps * BATCH)
     trimmed = ["vocabulary=trim"]
     variants = {"ours": ["vocabulary=keep"], "ours-trimmed": trimmed}
     variants["ours-checkpointed"] = [*trimmed, "sft.gradient_checkpointing=true"]
     for run, options in variants.items():
-        step(folder, "scripts.train.prepare", *words(run, base, [f"sft.max_steps={steps}", *options]))
-    exactly = ["vocabulary=keep", "dtype=float32", "sft.bf16=false", f"sft.max_steps={min(steps, 4)}"]
+        step(folder, "scripts.train.prepare", *words(run, base, [f"sft.max_steps={2 * steps}", *options]))
+    exactly = ["vocabulary=keep", "dtype=float32", "sft.bf16=false", "sft.max_steps=4"]
     step(folder, "scripts.train.prepare", *words("exact", base, exactly))
     found: dict[str, Any] = {name: contend(folder, name, steps) for name in CONTENDERS}
     losses = [contend(folder, name, steps)["losses"] for name in ("exact", "reference")]

@@ -5,7 +5,7 @@ run that is taken up in its third epoch sees the rows that it would have seen, a
 with twice the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,8 @@ WIDTH = 16
 # steps whose rows are sorted by length together: enough for hardly any padding; and of an epoch at most a quarter, so
 # that chance decides which rows meet
 SORTED_STEPS = 50
+# tokens that fill a CPU's matrix products; more at once is not faster
+PIECE = 512
 
 
 def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int) -> list[int]:
@@ -124,3 +126,39 @@ def in_halves(trainer_class: Any) -> Any:
                 return sum(pool.map(lambda half: step(model, half, num_items_in_batch), halves))
 
     return InHalves
+
+
+def pieces(widths: Sequence[int], most: int) -> list[slice]:
+    """Neighbouring rows that together have at most `most` tokens with padding; a longer row is a piece by itself."""
+    found: list[slice] = []
+    start = 0
+    for end in range(1, len(widths) + 1):
+        if end == len(widths) or (end + 1 - start) * padded(max(widths[start : end + 1])) > most:
+            found.append(slice(start, end))
+            start = end
+    return found
+
+
+def in_pieces(trainer_class: Any, before: Callable[[int], None]) -> Any:
+    """The trainer class that learns from a batch piece by piece: memory is that of PIECE tokens, or of one longer row.
+
+    `before` is called with the tokens of each piece. The gradient is that of the whole batch. For one process alone:
+    TRL gathers numbers from all processes with every loss, and these would have different numbers of pieces.
+    """
+
+    class InPieces(trainer_class):
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            step, total = super().training_step, 0.0
+            widths = inputs["attention_mask"].sum(1).tolist()
+            # without the tokens of the whole batch, by which each loss is divided, it stays whole
+            cuts = [slice(0, len(widths))] if num_items_in_batch is None else pieces(widths, PIECE)
+            for rows in cuts:
+                width = padded(max(widths[rows]))
+                before((rows.stop - rows.start) * width)
+                piece = {
+                    name: value[rows] if value.ndim == 1 else value[rows, :width] for name, value in inputs.items()
+                }
+                total = total + step(model, piece, num_items_in_batch)
+            return total
+
+    return InPieces

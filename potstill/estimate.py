@@ -24,6 +24,8 @@ REACHED = 0.25
 # tokens. On a CPU, the fused attention's backward pass takes twice as long as the plain one's, which takes memory by
 # the square of the length: up to here the plain one is used
 PLAIN_ATTENTION_UP_TO = 1024
+# what training an adapter on a CPU keeps for the backward pass; what would be more is made again
+KEPT_BYTES = 128e6
 # TRL projects so many tokens' logits at once
 LOGITS_AT_ONCE = 32768
 FLOAT = 4
@@ -106,9 +108,14 @@ def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float) -> 
     # Muon: one state of the matrices, AdamW's two of the embedding
     states = shape.layer_weights + 2 * shape.embedding if sft.optim == "muon" else 2 * trained
     tokens = sft.per_device_train_batch_size * batches.padded(longest)
+    if lean(settings):
+        # piece by piece
+        tokens = min(tokens, max(batches.PIECE, batches.padded(longest)))
     saved = layer_activations(settings, shape, batches.padded(longest)) * tokens
     # recomputed layer by layer: every layer's input, and all of one layer
     kept = saved / shape.layers + shape.layers * shape.hidden * tokens * size
+    if lean(settings) and not sft.gradient_checkpointing:
+        saved = min(saved, KEPT_BYTES + kept)
     foretold = tokens * answer
     return Memory(
         weights=base + cast + (0 if lora is None else trained * FLOAT),
@@ -120,6 +127,23 @@ def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float) -> 
     )
 
 
+def lean(settings: TrainConfig) -> bool:
+    """Whether training uses potstill/lean_layers.py: for a plain adapter, on a CPU."""
+    import torch
+
+    plain = settings.lora is not None and settings.lora.lora_dropout == 0
+    return plain and settings.mode == "lora" and not torch.cuda.is_available()
+
+
+def kept_values(hidden: int, inner: int, heads: int, kv_heads: int, head: int) -> int:
+    """What a layer of potstill/lean_layers.py keeps for the backward pass, per token.
+
+    The norms' inputs and results; queries and keys before and after turning; values and what attention gives; the
+    two of the gate.
+    """
+    return 6 * hidden + 3 * (heads + kv_heads) * head + 2 * inner
+
+
 def layer_activations(settings: TrainConfig, shape: Shape, width: int) -> float:
     """Bytes that the backward pass needs of all layers, per token.
 
@@ -127,6 +151,9 @@ def layer_activations(settings: TrainConfig, shape: Shape, width: int) -> float:
     rest is in the dtype of the computation. Attention's probabilities are kept twice where it is computed plainly.
     """
     size = 2 if settings.sft.bf16 or settings.dtype == "bfloat16" else FLOAT
+    if lean(settings):
+        values = kept_values(shape.hidden, shape.inner, shape.heads, shape.kv_heads, shape.head)
+        return float(shape.layers * size * values)
     queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
     norms = (4 * 2 * shape.hidden + 2 * (queries + keys)) * FLOAT
     inputs = 2 * shape.hidden + queries + shape.inner

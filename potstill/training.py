@@ -1,17 +1,19 @@
 """The model and the trainer of a run: Unsloth's and TRL's, made so that a run can be killed at any time."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from potstill import batches, checkpoints, launching, loss_weights, project
+from potstill import batches, checkpoints, estimate, launching, lean_layers, loss_weights, project
 from potstill.batches import RowOrder
 from potstill.checkpoints import Checkpoint, StepLog
-from potstill.estimate import PLAIN_ATTENTION_UP_TO
 from potstill.runs import RunRecord, TrainConfig
 
+# matrix products that oneDNN remembers: those of a step, and what they cost to make again is not seen in its time
+KERNELS = 64
 # what a parameter group has of the config
 OWN = {"initial_lr", "weight_decay", "betas"}
 
@@ -22,6 +24,9 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(project.MODELS / ".unsloth_cache"))
     # the same seed should give the same weights: no library may choose its threads anew by load
     os.environ.update(MKL_DYNAMIC="FALSE", OMP_DYNAMIC="FALSE")
+    # oneDNN keeps some MB of kernels for every width it has met, 1,024 of them by default: of as many rows, gigabytes
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KERNELS))
     from unsloth import FastLanguageModel  # isort: skip
     from potstill.models import load_tokenizer
 
@@ -39,7 +44,7 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
         full_finetuning=settings.mode == "full",
         use_gradient_checkpointing=checkpointing,
     )
-    if model.device.type == "cpu" and settings.sft.max_length <= PLAIN_ATTENTION_UP_TO:
+    if model.device.type == "cpu" and settings.sft.max_length <= estimate.PLAIN_ATTENTION_UP_TO:
         model.set_attn_implementation("eager")
     if settings.lora is not None:
         model = FastLanguageModel.get_peft_model(
@@ -48,8 +53,15 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
             use_gradient_checkpointing=checkpointing,
             random_state=settings.sft.seed,
         )
+        if lean(model, settings):
+            lean_layers.install(model)
     # the tokenizer as every other stage reads it; Unsloth may change padding and template of its own
     return model, load_tokenizer(record.base.path)
+
+
+def lean(model: Any, settings: TrainConfig) -> bool:
+    """Whether potstill/lean_layers.py has this model's layers."""
+    return estimate.lean(settings) and model.device.type == "cpu" and model.config.model_type == "gemma3_text"
 
 
 def exact(trainer_class: Any, folder: Path, settings: TrainConfig, taken_up: Checkpoint | None, used: str) -> Any:
@@ -204,7 +216,10 @@ def trainer_class(model: Any, settings: TrainConfig, folder: Path, taken_up: Che
     # two halves would draw their dropout from one random generator, in an order that chance decides
     dropout = settings.lora is not None and settings.lora.lora_dropout > 0
     alone = model.device.type == "cpu" and launching.processes() == 1
-    if alone and threads > 1 and not dropout and not settings.sft.gradient_checkpointing:
+    if alone and lean(model, settings):
+        kept = 0.0 if settings.sft.gradient_checkpointing else estimate.KEPT_BYTES
+        found = batches.in_pieces(found, functools.partial(lean_layers.keep, model, kept))
+    elif alone and threads > 1 and not dropout and not settings.sft.gradient_checkpointing:
         torch.set_num_threads(threads // 2)
         found = batches.in_halves(found)
     return exact(found, folder, settings, taken_up, used)

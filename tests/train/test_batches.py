@@ -1,5 +1,6 @@
 """The order of rows follows from lengths, seed and epoch alone, and hardly any padding is computed."""
 
+import itertools
 import random
 
 import pytest
@@ -75,3 +76,16 @@ def test_the_padding_counted_is_that_of_the_batches_made():
     read = sum(int(batch["attention_mask"].sum()) for batch in made)
     assert read == sum(lengths)
     assert batches.padding(lengths, 4, 4, 1) == pytest.approx(1 - read / computed)
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=40), st.integers(16, 1024))
+def test_pieces_are_all_rows_in_order_and_none_is_wider_than_it_may_be(widths, most):
+    cuts = batches.pieces(widths, most)
+    assert [row for cut in cuts for row in range(len(widths))[cut]] == list(range(len(widths)))
+    for cut in cuts:
+        rows = widths[cut]
+        assert len(rows) == 1 or len(rows) * batches.padded(max(rows)) <= most
+    # none could have taken the next row as well
+    for cut, following in itertools.pairwise(cuts):
+        rows = widths[cut.start : following.start + 1]
+        assert len(rows) * batches.padded(max(rows)) > most

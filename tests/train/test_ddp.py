@@ -17,10 +17,11 @@ def folder(tmp_path: Path) -> Path:
     return small_project(tmp_path / "project")
 
 
-def test_two_processes_have_the_losses_of_one_with_twice_the_batch(folder: Path):
-    options = {"sft.max_steps": 4, "sft.save_steps": 2, "sft.bf16": "false"}
-    prepare(folder, "one", **options)
-    prepare(folder, "two", **options, **{"sft.per_device_train_batch_size": 4})
+@pytest.mark.parametrize(("config", "batch"), [("nano", 8), ("nano-lora", 16)])
+def test_two_processes_have_the_losses_of_one_with_twice_the_batch(folder: Path, config: str, batch: int):
+    options = {"sft.max_steps": 4, "sft.save_steps": 2, "sft.bf16": "false", "sft.max_length": 640}
+    prepare(folder, "one", config, **options)
+    prepare(folder, "two", config, **options, **{"sft.per_device_train_batch_size": batch // 2})
     run_step(folder, "train.run", "-r", "one")
     # not forked: the launcher starts programs of its own
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Learning from the two halves of a batch at once gives the gradient of the whole batch, the same in every run."""
+"""Learning from the two halves of a batch at once, or piece by piece, gives the gradient of the whole batch."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from potstill.batches import in_halves
+from potstill.batches import in_halves, in_pieces
 from potstill.rows import IGNORED
 
 NANO = Path(__file__).resolve().parents[2] / "models/nano"
@@ -24,12 +24,34 @@ def rows(count: int) -> list[dict[str, torch.Tensor]]:
     return made
 
 
-def gradients(trainer_class, tmp_path, count: int) -> tuple[float, list[torch.Tensor]]:
+def padded_rows() -> list[dict[str, torch.Tensor]]:
+    """Rows of three lengths in one batch, two to a piece of 80 tokens."""
+    lengths = torch.tensor([40, 37, 35, 24, 20])
+    ids = torch.randint(7, 4096, (5, 40), generator=torch.Generator().manual_seed(7))
+    inside = torch.arange(40) < lengths[:, None]
+    return [
+        {"input_ids": row, "labels": row.where(mask, IGNORED), "attention_mask": mask.long()}
+        for row, mask in zip(ids, inside, strict=True)
+    ]
+
+
+def test_pieces_have_the_gradient_of_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr("potstill.batches.PIECE", 80)
+    told: list[int] = []
+    whole_loss, whole = gradients(Trainer, tmp_path, 5, padded_rows())
+    loss, pieced = gradients(in_pieces(Trainer, told.append), tmp_path, 5, padded_rows())
+    assert sorted(told) == [48, 48, 48, 64]
+    assert loss == pytest.approx(whole_loss, rel=1e-5)
+    for one, other in zip(whole, pieced, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def gradients(trainer_class, tmp_path, count: int, dataset=None) -> tuple[float, list[torch.Tensor]]:
     model = AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.float32, attn_implementation="eager")
     arguments = TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, report_to="none", per_device_train_batch_size=count, bf16=False
     )
-    trainer = trainer_class(model=model, args=arguments, train_dataset=rows(count))
+    trainer = trainer_class(model=model, args=arguments, train_dataset=dataset or rows(count))
     batches, items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, trainer.args.device)
     # what the trainer does before its first step
     trainer.current_gradient_accumulation_steps = 1
