@@ -12,7 +12,7 @@ from potstill.batches import RowOrder
 from potstill.checkpoints import Checkpoint, StepLog
 from potstill.runs import RunRecord, TrainConfig
 
-# matrix products that oneDNN remembers: those of a step, and what they cost to make again is not seen in its time
+# matrix products that oneDNN remembers: those of a step. At 270M, the time to make them anew is not seen in a step's
 KERNELS = 64
 # what a parameter group has of the config
 OWN = {"initial_lr", "weight_decay", "betas"}
@@ -24,9 +24,10 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(project.MODELS / ".unsloth_cache"))
     # the same seed should give the same weights: no library may choose its threads anew by load
     os.environ.update(MKL_DYNAMIC="FALSE", OMP_DYNAMIC="FALSE")
-    # oneDNN keeps some MB of kernels for every width it has met, 1,024 of them by default: of as many rows, gigabytes
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(KERNELS))
+    if settings.lora is not None:
+        # oneDNN keeps 20 MB of kernels for every width a 270M model has met, for good: 1,024 kernels by default
+        for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+            os.environ.setdefault(name, str(KERNELS))
     from unsloth import FastLanguageModel  # isort: skip
     from potstill.models import load_tokenizer
 
