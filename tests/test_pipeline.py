@@ -140,6 +140,18 @@ def test_the_package_is_whole_and_answers(distilled: Distilled):
     assert packaged.returncode == in_process.returncode
 
 
+def test_a_row_is_shown_slot_by_slot_beside_its_reference_as_the_judge_decided(distilled: Distilled):
+    example = distilled.examples("test")[0]
+    options = ("-r", distilled.name, "--example", example.id, "--compare")
+    tuned, base = run_script(distilled.folder, "eval.chat", *options, check=None).stdout.split("-- base\n")
+    judged = max(p for p in distilled.reports.glob("judge_run_*.jsonl") if p.name.count(".") == 1)
+    wanted = {v.slot: v.passed for v in read_jsonl(judged, Verdict) if v.id == example.id and v.status == "scored"}
+    shown = [line.split(": want ")[0].split() for line in tuned.splitlines() if ": want " in line]
+    assert tuned.startswith("-- tuned\n")
+    assert {slot: mark == "ok" for mark, slot in shown if mark in ("ok", "WRONG")} == wanted
+    assert "not valid JSON" in base or "want" in base
+
+
 def test_an_interrupted_training_goes_on(distilled: Distilled):
     name = "interrupted"
     run_script(distilled.folder, "train.prepare", "-r", name, "-o", "sft.max_steps=6")
@@ -228,6 +240,7 @@ def test_a_changed_snapshot_is_refused_by_name(distilled: Distilled):
         (("eval.generate", "--filter", "task=other"), DATA, "no row of the snapshot has task=other"),
         (("eval.chat", "--task", "t3"), USAGE, "has no task 't3'"),
         (("eval.chat", "--artifact", "awq"), DATA, "artifacts that do: gguf-f16, gguf-q8_0"),
+        (("eval.chat", "--example", "nobody"), DATA, "no row 'nobody' in the snapshots of"),
     ],
 )
 def test_a_users_mistake_is_one_clear_line(distilled: Distilled, arguments, code: int, message: str):
