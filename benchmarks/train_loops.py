@@ -8,13 +8,12 @@ ours read.
 import itertools
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.train_peers import BATCH, LENGTH
-from potstill import models, project, prompt, runs, snapshots
+from potstill import memory, models, project, prompt, runs, snapshots
 from potstill.records import Example, read_jsonl
 
 RANK = 16
@@ -49,7 +48,7 @@ def result(times: list[float], tokens: list[int], losses: list[float]) -> dict[s
     return {
         "tokens_per_s": sum(tokens[half:]) / (times[-1] - times[half - 1]),
         "tokens": tokens,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": memory.peak_bytes(),
         "losses": losses,
     }
 

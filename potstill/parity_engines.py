@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from potstill import llama, progress, token_lock, vllm_engine
+from potstill.memory import Peak
 from potstill.package import Engine
-from potstill.parity_memory import Peak
 
 # enough prompts, one after the other, to time a single stream
 TIMED = 8

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from potstill import models, progress
+from potstill.memory import Peak
 from potstill.parity_engines import TIMED, Answer, Answered, Questions
-from potstill.parity_memory import Peak
 
 BATCH = 32
 

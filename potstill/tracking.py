@@ -2,11 +2,10 @@
 
 import importlib.util
 import math
-import resource
 import time
 from typing import Any
 
-from potstill import project
+from potstill import memory, project
 from potstill.checkpoints import Change
 from potstill.files import stage_lock
 from potstill.records import read_jsonl
@@ -82,8 +81,7 @@ def peak_memory_bytes() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    # Linux counts in KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return memory.peak_bytes()
 
 
 def log(tracking: Any, run_id: str, metrics: dict[str, float], step: int) -> None:

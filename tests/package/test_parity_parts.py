@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill import models, parity_engines, parity_forced, parity_slots, prompt, runs, workload
-from potstill.parity_memory import Peak
+from potstill.memory import Peak
 from potstill.records import Example, Prediction, SlotSpec
 
 RUN = "batfit-tiny"
