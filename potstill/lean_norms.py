@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def norm(x: Tensor, eps: float) -> Tensor:
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
     """1 / rms of the last dimension, in float32: (..., 1)."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
@@ -27,7 +27,7 @@ class Norm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = norm(x, eps)
+        inverse = inverse_rms(x, eps)
         ctx.save_for_backward(x, weight, inverse)
         return (x.float() * inverse).mul_(1.0 + weight.float()).to(x.dtype)
 
@@ -42,7 +42,7 @@ class Turned(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
-        inverse = norm(x, eps)
+        inverse = inverse_rms(x, eps)
         ctx.save_for_backward(x, weight, inverse, cos, sin)
         plain = (x.float() * inverse).mul_(1.0 + weight.float()).to(x.dtype)
         return turn(plain, cos, sin)
