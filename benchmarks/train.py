@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python -m benchmarks.train kill [--kills 20]         a nano run in float32, killed and run again
      .venv/bin/python -m benchmarks.train estimate [--shape 270m]   predicted memory and time, and 20 measured steps
-     .venv/bin/python -m benchmarks.train throughput [--steps 6]    Gemma 3 270M's shape beside Unsloth's and TRL's
+     .venv/bin/python -m benchmarks.train throughput [--steps 8]    Gemma 3 270M's shape beside Unsloth's and TRL's
 Every part prints its numbers, adds them to reports/benchmark_train.json, and exits 100 when a limit is missed. Rows of
 `kill` are the newest snapshot's of -w; those of the other parts are made up (benchmarks/train_peers.py).
 """

@@ -135,6 +135,11 @@ def lean(settings: TrainConfig) -> bool:
     return plain and settings.mode == "lora" and not torch.cuda.is_available()
 
 
+def computed_bytes(settings: TrainConfig) -> int:
+    """Of one value that a layer computes."""
+    return 2 if settings.sft.bf16 or settings.dtype == "bfloat16" else FLOAT
+
+
 def kept_values(hidden: int, inner: int, heads: int, kv_heads: int, head: int) -> int:
     """What a layer of potstill/lean_layers.py keeps for the backward pass, per token.
 
@@ -150,7 +155,7 @@ def layer_activations(settings: TrainConfig, shape: Shape, width: int) -> float:
     Four norms work in float32 and keep two values each of the hidden size; so do the queries' and keys' norms. The
     rest is in the dtype of the computation. Attention's probabilities are kept twice where it is computed plainly.
     """
-    size = 2 if settings.sft.bf16 or settings.dtype == "bfloat16" else FLOAT
+    size = computed_bytes(settings)
     if lean(settings):
         values = kept_values(shape.hidden, shape.inner, shape.heads, shape.kv_heads, shape.head)
         return float(shape.layers * size * values)

@@ -45,13 +45,14 @@ def layers(model: Any) -> Any:
     return model.get_base_model().model.layers
 
 
-def keep(model: Any, at_most: float, tokens: int) -> None:
+def keep(model: Any, at_most: float, size: int, tokens: int) -> None:
     """Lets the layers keep up to `at_most` bytes for the backward pass of so many tokens; the others keep their input.
 
-    The others are the first ones: when they are made again, what the rest kept is no longer needed.
+    `size` is in bytes, of one value. The others are the first ones: when they are made again, what the rest kept is no
+    longer needed.
     """
     give_back()
-    config, size = model.config, computed_in(model).itemsize
+    config = model.config
     shape = config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_key_value_heads
     whole = int(at_most // (tokens * size * estimate.kept_values(*shape, config.head_dim)))
     for index, layer in enumerate(layers(model)):
@@ -147,8 +148,8 @@ def mlp_parts(module: Any) -> tuple[Any, Any, Any]:
     return module.gate_proj, module.up_proj, module.down_proj
 
 
-def computed_in(x: Any) -> torch.dtype:
-    """The dtype of matrix products with x, a tensor or a model."""
+def computed_in(x: Tensor) -> torch.dtype:
+    """The dtype of matrix products with x."""
     found: torch.dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return found
 

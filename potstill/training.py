@@ -219,7 +219,8 @@ def trainer_class(model: Any, settings: TrainConfig, folder: Path, taken_up: Che
     alone = model.device.type == "cpu" and launching.processes() == 1
     if alone and lean(model, settings):
         kept = 0.0 if settings.sft.gradient_checkpointing else estimate.KEPT_BYTES
-        found = batches.in_pieces(found, functools.partial(lean_layers.keep, model, kept))
+        keep = functools.partial(lean_layers.keep, model, kept, estimate.computed_bytes(settings))
+        found = batches.in_pieces(found, keep)
     elif alone and threads > 1 and not dropout and not settings.sft.gradient_checkpointing:
         torch.set_num_threads(threads // 2)
         found = batches.in_halves(found)

@@ -25,7 +25,7 @@ def rows(count: int) -> list[dict[str, torch.Tensor]]:
 
 
 def padded_rows() -> list[dict[str, torch.Tensor]]:
-    """Rows of three lengths in one batch, two to a piece of 80 tokens."""
+    """Rows of five lengths, of which at most two fit into a piece of 80 tokens."""
     lengths = torch.tensor([40, 37, 35, 24, 20])
     ids = torch.randint(7, 4096, (5, 40), generator=torch.Generator().manual_seed(7))
     inside = torch.arange(40) < lengths[:, None]

@@ -86,7 +86,7 @@ def test_layers_that_are_made_again_change_nothing():
     rows = batch([33, 48])
     wanted = learn(lean, rows)
     for layers in range(len(lean_layers.layers(lean)) + 1):
-        lean_layers.keep(lean, layers * kept_bytes(96) / 6, 96)
+        lean_layers.keep(lean, layers * kept_bytes(96) / 6, 4, 96)
         assert sum(not layer.gradient_checkpointing for layer in lean_layers.layers(lean)) == layers
         loss, gradients = learn(lean, rows)
         assert loss == wanted[0]
