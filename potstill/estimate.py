@@ -128,7 +128,7 @@ def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float) -> 
 
 
 def lean(settings: TrainConfig) -> bool:
-    """Whether training uses potstill/lean_layers.py: for a plain adapter, on a CPU."""
+    """Whether training uses potstill/lean: for a plain adapter, on a CPU."""
     import torch
 
     plain = settings.lora is not None and settings.lora.lora_dropout == 0
@@ -140,13 +140,9 @@ def computed_bytes(settings: TrainConfig) -> int:
     return 2 if settings.sft.bf16 or settings.dtype == "bfloat16" else FLOAT
 
 
-def kept_values(hidden: int, inner: int, heads: int, kv_heads: int, head: int) -> int:
-    """What a layer of potstill/lean_layers.py keeps for the backward pass, per token.
-
-    The norms' inputs and results; queries and keys before and after turning; values and what attention gives; the
-    two of the gate.
-    """
-    return 6 * hidden + 3 * (heads + kv_heads) * head + 2 * inner
+def kept_values(hidden: int, inner: int, heads: int, kv_heads: int, head: int) -> tuple[int, int]:
+    """What a layer of potstill/lean keeps beside its input, per token: of Costly; of Read and Gated."""
+    return 2 * hidden + heads * head, (heads + 2 * kv_heads) * head + 2 * inner
 
 
 def layer_activations(settings: TrainConfig, shape: Shape, width: int) -> float:
@@ -157,8 +153,8 @@ def layer_activations(settings: TrainConfig, shape: Shape, width: int) -> float:
     """
     size = computed_bytes(settings)
     if lean(settings):
-        values = kept_values(shape.hidden, shape.inner, shape.heads, shape.kv_heads, shape.head)
-        return float(shape.layers * size * values)
+        values = sum(kept_values(shape.hidden, shape.inner, shape.heads, shape.kv_heads, shape.head))
+        return float(shape.layers * size * (shape.hidden + values))
     queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
     norms = (4 * 2 * shape.hidden + 2 * (queries + keys)) * FLOAT
     inputs = 2 * shape.hidden + queries + shape.inner

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from potstill import batches, checkpoints, estimate, launching, lean_layers, loss_weights, project
+from potstill import batches, checkpoints, estimate, launching, loss_weights, project
 from potstill.batches import RowOrder
 from potstill.checkpoints import Checkpoint, StepLog
+from potstill.lean import layers as lean_layers
 from potstill.runs import RunRecord, TrainConfig
 
 # matrix products that oneDNN remembers: those of a step. At 270M, the time to make them anew is not seen in a step's
@@ -61,8 +62,11 @@ def load(record: RunRecord, settings: TrainConfig) -> tuple[Any, Any]:
 
 
 def lean(model: Any, settings: TrainConfig) -> bool:
-    """Whether potstill/lean_layers.py has this model's layers."""
-    return estimate.lean(settings) and model.device.type == "cpu" and model.config.model_type == "gemma3_text"
+    """Whether potstill/lean can compute this model's layers."""
+    config = model.config
+    if config.model_type != "gemma3_text" or config.attention_bias or config.use_bidirectional_attention:
+        return False
+    return estimate.lean(settings) and model.device.type == "cpu" and config.attn_logit_softcapping is None
 
 
 def exact(trainer_class: Any, folder: Path, settings: TrainConfig, taken_up: Checkpoint | None, used: str) -> Any:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from potstill import estimate, lean_attention, lean_layers
+from potstill import estimate
+from potstill.lean import attention, layers
 
 SHAPE = dict(
     vocab_size=300, hidden_size=48, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4, head_dim=16,
@@ -28,7 +29,7 @@ def models(window: int = 8, kv_heads: int = 2, targets: tuple[str, ...] = ALL) -
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     lean = copy.deepcopy(model)
-    lean_layers.install(lean)
+    layers.install(lean)
     return model.train(), lean.train()
 
 
@@ -64,7 +65,7 @@ def assert_equal(found, wanted, tolerance: float) -> None:
 def test_loss_and_gradients_are_those_of_transformers_and_peft(lengths, window, kv_heads, block):
     plain, lean = models(window, kv_heads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lean_attention, "BLOCK", block)
+        patch.setattr(attention, "BLOCK", block)
         assert_equal(learn(lean, batch(lengths)), learn(plain, batch(lengths)), 1e-4)
 
 
@@ -81,20 +82,27 @@ def test_half_precision_differs_by_its_rounding_only():
         assert_equal(learn(lean, batch([40])), exact, 0.1)
 
 
-def test_layers_that_are_made_again_change_nothing():
+def test_what_is_made_again_changes_nothing():
     _, lean = models()
     rows = batch([33, 48])
     wanted = learn(lean, rows)
-    for layers in range(len(lean_layers.layers(lean)) + 1):
-        lean_layers.keep(lean, layers * kept_bytes(96) / 6, 4, 96)
-        assert sum(not layer.gradient_checkpointing for layer in lean_layers.layers(lean)) == layers
-        loss, gradients = learn(lean, rows)
-        assert loss == wanted[0]
-        assert all(torch.equal(gradient, wanted[1][name]) for name, gradient in gradients.items())
+    costly, wide = (values * 4 * 96 for values in kept_values())
+    found = set()
+    for some in range(7):
+        for whole in range(some + 1):
+            layers.keep(lean, some * costly + whole * wide, 4, 96)
+            kept = [layer.kept for layer in lean.get_base_model().model.layers]
+            found.add(tuple(kept))
+            assert kept == sorted(kept)
+            assert sum(one >= layers.Keep.COSTLY for one in kept) >= some
+            loss, gradients = learn(lean, rows)
+            assert loss == wanted[0]
+            assert all(torch.equal(gradient, wanted[1][name]) for name, gradient in gradients.items())
+    assert {kept for every in found for kept in every} == set(layers.Keep)
 
 
-def kept_bytes(tokens: int) -> float:
-    return tokens * 4 * SHAPE["num_hidden_layers"] * estimate.kept_values(48, 96, 4, 2, 16)
+def kept_values() -> tuple[int, int]:
+    return estimate.kept_values(48, 96, 4, 2, 16)
 
 
 def saved_bytes(model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> int:
@@ -114,13 +122,17 @@ def saved_bytes(model: torch.nn.Module, rows: dict[str, torch.Tensor]) -> int:
     return sum(kept.values())
 
 
-def test_what_is_kept_is_what_the_estimate_counts_and_less_than_half_of_pytorch_s():
+@pytest.mark.parametrize("kept", layers.Keep)
+def test_what_is_kept_is_what_the_estimate_counts(kept):
     plain, lean = models()
     rows = batch([256])
-    kept = saved_bytes(lean, rows)
-    # an adapter's small products and a few numbers per row come on top
-    assert kept == pytest.approx(kept_bytes(256), rel=0.2)
-    assert kept < saved_bytes(plain, rows) / 2
+    for layer in lean.get_base_model().model.layers:
+        layer.kept = kept
+    costly, wide = kept_values()
+    values = 48 + (costly if kept >= layers.Keep.COSTLY else 0) + (wide if kept == layers.Keep.ALL else 0)
+    # an adapter's small products come on top, and what the norm behind the layers was given
+    assert saved_bytes(lean, rows) == pytest.approx(256 * 4 * (6 * values + 48), rel=0.2)
+    assert saved_bytes(lean, rows) < saved_bytes(plain, rows) / 3
 
 
 def test_answers_are_written_as_transformers_writes_them():
