@@ -94,8 +94,8 @@ def adapter_weights(shape: Shape, lora: Lora) -> int:
     return shape.layers * sum(lora.r * sum(shape.matrices[name]) for name in lora.target_modules)
 
 
-def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float) -> Memory:
-    """The peak with the longest row; `answer` is the share of tokens that the loss is on."""
+def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float, processes: int = 1) -> Memory:
+    """One process' peak with the longest row; `answer` is the share of tokens that the loss is on."""
     sft, lora = settings.sft, settings.lora
     size = FLOAT if settings.dtype == "float32" else 2
     whole = shape.embedding + shape.layer_weights
@@ -108,13 +108,13 @@ def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float) -> 
     # Muon: one state of the matrices, AdamW's two of the embedding
     states = shape.layer_weights + 2 * shape.embedding if sft.optim == "muon" else 2 * trained
     tokens = sft.per_device_train_batch_size * batches.padded(longest)
-    if lean(settings):
-        # piece by piece
+    in_pieces = lean(settings) and processes == 1
+    if in_pieces:
         tokens = min(tokens, max(batches.PIECE, batches.padded(longest)))
     saved = layer_activations(settings, shape, batches.padded(longest)) * tokens
     # recomputed layer by layer: every layer's input, and all of one layer
     kept = saved / shape.layers + shape.layers * shape.hidden * tokens * size
-    if lean(settings) and not sft.gradient_checkpointing:
+    if in_pieces and not sft.gradient_checkpointing:
         saved = min(saved, KEPT_BYTES + kept)
     foretold = tokens * answer
     return Memory(
@@ -197,16 +197,16 @@ def machine_speed(shape: Shape, tokens: int, dtype: Any, seconds: float = 0.5) -
     return 2 * tokens * shape.hidden * shape.inner / statistics.median(times)
 
 
-def memory_line(settings: TrainConfig, base: str, longest: int | None = None) -> str:
-    """What a step is estimated to need, in words."""
-    found = memory(settings, shape_of(base), longest or settings.sft.max_length, 0.5)
+def memory_line(settings: TrainConfig, base: str, longest: int | None = None, processes: int = 1) -> str:
+    """What a step of one process is estimated to need, in words."""
+    found = memory(settings, shape_of(base), longest or settings.sft.max_length, 0.5, processes)
     parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in found._asdict().items())
     rows = settings.sft.per_device_train_batch_size
     tokens = longest or settings.sft.max_length
     return f"a step of {rows} rows of {tokens} tokens is estimated at {found.total / GB:.2f} GB ({parts})."
 
 
-def advice(settings: TrainConfig, base: str) -> str:
+def advice(settings: TrainConfig, base: str, processes: int = 1) -> str:
     """What to change, the least costly first, each with the memory it is estimated to leave."""
     shape, sft = shape_of(base), settings.sft
     half = sft.per_device_train_batch_size // 2
@@ -231,7 +231,7 @@ def advice(settings: TrainConfig, base: str) -> str:
     steps.append((told, _with(settings, {"max_length": shorter})))
     lines = ["Less memory, the least costly first:"]
     for number, (told, changed) in enumerate(steps, 1):
-        total = memory(changed, shape, changed.sft.max_length, 0.5).total
+        total = memory(changed, shape, changed.sft.max_length, 0.5, processes).total
         lines.append(f"  {number}. {told} (about {total / GB:.2f} GB)")
     if settings.lora is None:
         lines.append(f"  {len(steps) + 1}. prepare anew with a LoRA config: no optimizer state for the base's weights")

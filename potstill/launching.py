@@ -152,9 +152,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def after_out_of_memory(run: str, settings: TrainConfig, auto_batch: bool) -> NoReturn:
     """Starts the run again with half the batch where that is wanted and possible; else raises Stop 69 with advice."""
     sft, half = settings.sft, settings.sft.per_device_train_batch_size // 2
-    told = f"{run} ran out of memory: {estimate.memory_line(settings, runs.read(run).base.path)}"
+    base = runs.read(run).base.path
+    told = f"{run} ran out of memory: {estimate.memory_line(settings, base, processes=processes())}"
     if not auto_batch or processes() > 1 or sft.per_device_train_batch_size % 2:
-        raise Stop(f"{told}\n{estimate.advice(settings, runs.read(run).base.path)}", UNAVAILABLE)
+        raise Stop(f"{told}\n{estimate.advice(settings, base, processes())}", UNAVAILABLE)
     update = {
         "per_device_train_batch_size": half,
         "gradient_accumulation_steps": 2 * sft.gradient_accumulation_steps,

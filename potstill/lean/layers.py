@@ -6,7 +6,6 @@ matrices behind the widest values gave; then those widest values. What a norm ga
 rules keep more than twice of all that.
 """
 
-import ctypes
 import enum
 import types
 from typing import Any
@@ -45,7 +44,6 @@ def keep(model: Any, at_most: float, size: int, tokens: int) -> None:
     `size` is in bytes, of one value. What does not fit is made again, in the first layers: when their turn comes, what
     the others kept is no longer needed.
     """
-    give_back()
     layers = model.get_base_model().model.layers
     config = model.config
     shape = config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_key_value_heads
@@ -57,13 +55,6 @@ def keep(model: Any, at_most: float, size: int, tokens: int) -> None:
         layer.kept = Keep.ALL if left <= whole else Keep.COSTLY if left <= some else Keep.NOTHING
         # the trainer may have asked transformers for it, which would make all again once more
         layer.gradient_checkpointing = False
-
-
-def give_back() -> None:
-    """Gives freed memory back to the system, where the C library can: it is in pieces as long as the last rows were."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def norm_forward(module: Any, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def predict(settings: TrainConfig, base: str, load: Load, processes: int) -> dic
     import torch
 
     shape, sft = estimate.shape_of(base), settings.sft
-    memory = estimate.memory(settings, shape, load.longest, load.answer)
+    memory = estimate.memory(settings, shape, load.longest, load.answer, processes)
     rows = sft.per_device_train_batch_size * sft.gradient_accumulation_steps
     steps = math.ceil(load.rows / (rows * processes)) * sft.num_train_epochs
     steps = math.ceil(steps if sft.max_steps < 0 else sft.max_steps)

@@ -60,6 +60,19 @@ def test_what_is_advised_needs_less(less, more):
     assert need[0] < need[1]
 
 
+def test_an_adapter_s_batch_is_read_in_pieces_by_one_process_only():
+    shape = estimate.shape_of(REPO / "models/nano")
+    found = {
+        (batch, processes): estimate.memory(
+            settings("nano-lora", f"sft.per_device_train_batch_size={batch}"), shape, 512, 0.4, processes
+        ).activations
+        for batch in (4, 16)
+        for processes in (1, 2)
+    }
+    assert found[4, 1] == found[16, 1] < found[4, 2]
+    assert found[16, 2] == 4 * found[4, 2]
+
+
 def test_advice_is_in_order_and_has_numbers():
     lines = estimate.advice(settings("nano"), str(REPO / "models/nano")).splitlines()
     assert [line.split(".")[0].strip() for line in lines[1:]] == [str(n) for n in range(1, len(lines))]
