@@ -25,7 +25,7 @@ REACHED = 0.25
 # the square of the length: up to here the plain one is used
 PLAIN_ATTENTION_UP_TO = 1024
 # what training an adapter on a CPU keeps for the backward pass; what would be more is made again
-KEPT_BYTES = 128e6
+KEPT_BYTES = 64e6
 # TRL projects so many tokens' logits at once
 LOGITS_AT_ONCE = 32768
 FLOAT = 4
