@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from potstill import estimate
+from potstill import config, estimate, training
 from potstill.lean import attention, layers
+from potstill.runs import TrainConfig
+from projects import REPO
 
 SHAPE = dict(
     vocab_size=300, hidden_size=48, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4, head_dim=16,
@@ -144,3 +146,16 @@ def test_answers_are_written_as_transformers_writes_them():
     inputs = {name: rows[name] for name in ("input_ids", "attention_mask")}
     wanted, found = (model.eval().generate(**inputs, **words) for model in (plain, lean))
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "other", [{"attention_bias": True}, {"use_bidirectional_attention": True}, {"attn_logit_softcapping": 30.0}]
+)
+def test_what_the_layers_cannot_compute_is_left_to_transformers(other):
+    wanted = config.load(REPO / "configs/train/nano-lora.yaml", TrainConfig)
+    shape = {"sliding_window": 8, "num_key_value_heads": 2, **SHAPE}
+    models = [
+        Gemma3ForCausalLM._from_config(Gemma3TextConfig(**shape, **keys), attn_implementation="eager")
+        for keys in ({}, other)
+    ]
+    assert [training.lean(model, wanted) for model in models] == [True, False]
