@@ -141,7 +141,7 @@ def computed_bytes(settings: TrainConfig) -> int:
 
 
 def kept_values(hidden: int, inner: int, heads: int, kv_heads: int, head: int) -> tuple[int, int]:
-    """What a layer of potstill/lean keeps beside its input, per token: of Costly; of Read and Gated."""
+    """What a layer of potstill/lean keeps beside its input, per token: of Costly; of Qkv and GateUp."""
     return 2 * hidden + heads * head, (heads + 2 * kv_heads) * head + 2 * inner
 
 

@@ -9,29 +9,29 @@ from torch import Tensor
 from potstill.lean import adapted
 from potstill.lean.adapted import Adapted, gradients, products
 from potstill.lean.attention import attention, attention_gradients
-from potstill.lean.norms import norm, norm_gradient, turned
+from potstill.lean.norms import norm, norm_gradient, rotary
 
 
 class Matrices(NamedTuple):
-    """The layer's, those together that read the same."""
+    """The layer's projections, those together that read the same."""
 
-    read: Adapted
-    attended: Adapted
-    gate: Adapted
-    fed: Adapted
+    qkv: Adapted
+    o: Adapted
+    gate_up: Adapted
+    down: Adapted
 
 
 class Costly(NamedTuple):
-    """What takes long to compute for its size: what attention gave, its projection, the gated layer's; each x A^T."""
+    """What takes long to compute for its size: attention's result, and what o_proj and down_proj gave, with x A^T."""
 
-    seen: Tensor
     attended: Tensor
-    attended_inner: Tensor
-    fed: Tensor
-    fed_inner: Tensor
+    o: Tensor
+    o_inner: Tensor
+    down: Tensor
+    down_inner: Tensor
 
 
-class Read(NamedTuple):
+class Qkv(NamedTuple):
     """Queries, keys and values, before norms and rotary embedding, and x A^T."""
 
     q: Tensor
@@ -40,11 +40,11 @@ class Read(NamedTuple):
     inner: Tensor
 
 
-class Gated(NamedTuple):
-    """What opens the gate, what it lets through, and x A^T."""
+class GateUp(NamedTuple):
+    """What gate_proj, before its GELU, and up_proj gave, and x A^T."""
 
-    opening: Tensor
-    raised: Tensor
+    gate: Tensor
+    up: Tensor
     inner: Tensor
 
 
@@ -72,16 +72,16 @@ def matrices(layer: Any, trained: Sequence[Tensor | None], dtype: torch.dtype) -
     return Matrices(*found)
 
 
-def compute(layer: Any, x: Tensor, place: Place, by: Matrices) -> tuple[Tensor, Costly, Read, Gated]:
+def compute(layer: Any, x: Tensor, place: Place, by: Matrices) -> tuple[Tensor, Costly, Qkv, GateUp]:
     """The layer's result, and what its gradients need beside x."""
-    read = reading(layer, x, by)
-    seen = rows(attention(*heads(layer, read, place), *scale_and_window(layer, place)))
-    (attended,), attended_inner = products(seen, by.attended)
-    middle = x + normed(attended, layer.post_attention_layernorm).to(x.dtype)
-    gated = gating(layer, middle, by)
-    (fed,), fed_inner = products(gelu(gated.opening).mul_(gated.raised), by.fed)
-    result = middle + normed(fed, layer.post_feedforward_layernorm).to(x.dtype)
-    return result, Costly(seen, attended, attended_inner, fed, fed_inner), read, gated
+    qkv = qkv_of(normed(x, layer.input_layernorm), by)
+    attended = rows(attention(*heads(layer, qkv, place), *scale_and_window(layer, place)))
+    (o,), o_inner = products(attended, by.o)
+    residual = x + normed(o, layer.post_attention_layernorm).to(x.dtype)
+    gate_up = gate_up_of(normed(residual, layer.pre_feedforward_layernorm), by)
+    (down,), down_inner = products(gelu(gate_up.gate).mul_(gate_up.up), by.down)
+    result = residual + normed(down, layer.post_feedforward_layernorm).to(x.dtype)
+    return result, Costly(attended, o, o_inner, down, down_inner), qkv, gate_up
 
 
 def layer_gradients(
@@ -91,60 +91,60 @@ def layer_gradients(
     place: Place,
     by: Matrices,
     costly: Costly,
-    read: Read | None,
-    gated: Gated | None,
+    qkv: Qkv | None,
+    gate_up: GateUp | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """That of x, and those of A, B, A, B, ...; `given` is that of the result. What is None is made again."""
-    middle = x + normed(costly.attended, layer.post_attention_layernorm).to(x.dtype)
-    of_middle, of_feeding = feeding_gradients(layer, given, middle, by, costly, gated)
-    of_x, of_attending = attending_gradients(layer, of_middle, x, place, by, costly, read)
-    return of_x, [*of_attending, *of_feeding]
+    residual = x + normed(costly.o, layer.post_attention_layernorm).to(x.dtype)
+    of_residual, of_mlp = mlp_gradients(layer, given, residual, by, costly, gate_up)
+    of_x, of_attention = self_attention_gradients(layer, of_residual, x, place, by, costly, qkv)
+    return of_x, [*of_attention, *of_mlp]
 
 
-def feeding_gradients(
-    layer: Any, given: Tensor, middle: Tensor, by: Matrices, costly: Costly, gated: Gated | None
+def mlp_gradients(
+    layer: Any, given: Tensor, residual: Tensor, by: Matrices, costly: Costly, gate_up: GateUp | None
 ) -> tuple[Tensor, list[Tensor]]:
-    """Those of the layer's second half, whose x is `middle`."""
-    opening, raised, inner = gated or gating(layer, middle, by)
-    of_fed = normed_gradient(given, costly.fed, layer.post_feedforward_layernorm)
-    opened = gelu(opening)
-    of_hidden, of_down = gradients([of_fed], opened * raised, costly.fed_inner, by.fed)
-    of_raised = opened.mul_(of_hidden)
-    of_opening = torch.ops.aten.gelu_backward(of_hidden.mul_(raised), opening, approximate="tanh")
-    h = normed(middle, layer.pre_feedforward_layernorm).to(opening.dtype)
-    of_h, of_gate = gradients([of_opening, of_raised], h, inner, by.gate)
-    return given + normed_gradient(of_h, middle, layer.pre_feedforward_layernorm), [*of_gate, *of_down]
+    """Those of the layer's second half, whose x is `residual`."""
+    h = normed(residual, layer.pre_feedforward_layernorm).to(by.gate_up.a.dtype)
+    gate, up, inner = gate_up or gate_up_of(h, by)
+    of_down = normed_gradient(given, costly.down, layer.post_feedforward_layernorm)
+    active = gelu(gate)
+    of_product, of_down_trained = gradients([of_down], active * up, costly.down_inner, by.down)
+    of_up = active.mul_(of_product)
+    of_gate = torch.ops.aten.gelu_backward(of_product.mul_(up), gate, approximate="tanh")
+    of_h, of_trained = gradients([of_gate, of_up], h, inner, by.gate_up)
+    of_residual = given + normed_gradient(of_h, residual, layer.pre_feedforward_layernorm)
+    return of_residual, [*of_trained, *of_down_trained]
 
 
-def attending_gradients(
-    layer: Any, given: Tensor, x: Tensor, place: Place, by: Matrices, costly: Costly, read: Read | None
+def self_attention_gradients(
+    layer: Any, given: Tensor, x: Tensor, place: Place, by: Matrices, costly: Costly, qkv: Qkv | None
 ) -> tuple[Tensor, list[Tensor]]:
     """Those of the layer's first half."""
     at = layer.self_attn
-    read = read or reading(layer, x, by)
-    of_attended = normed_gradient(given, costly.attended, layer.post_attention_layernorm)
-    of_seen, of_o = gradients([of_attended], costly.seen, costly.attended_inner, by.attended)
-    wanted = by_heads(of_seen, at, place)
-    of_heads = attention_gradients(wanted, *heads(layer, read, place), *scale_and_window(layer, place))
+    h = normed(x, layer.input_layernorm).to(by.qkv.a.dtype)
+    qkv = qkv or qkv_of(h, by)
+    of_o = normed_gradient(given, costly.o, layer.post_attention_layernorm)
+    of_attended, of_o_trained = gradients([of_o], costly.attended, costly.o_inner, by.o)
+    wanted = by_heads(of_attended, at, place)
+    of_heads = attention_gradients(wanted, *heads(layer, qkv, place), *scale_and_window(layer, place))
     of_q, of_k, of_v = (one.transpose(1, 2) for one in of_heads)
     back = place.cos, -place.sin
-    of_q = normed_gradient(turned(of_q, *back), by_heads(read.q, at, place).transpose(1, 2), at.q_norm)
-    of_k = normed_gradient(turned(of_k, *back), by_heads(read.k, at, place).transpose(1, 2), at.k_norm)
-    of_read = [one.flatten(0, 1).flatten(1) for one in (of_q, of_k, of_v)]
-    h = normed(x, layer.input_layernorm).to(read.q.dtype)
-    of_h, of_qkv = gradients(of_read, h, read.inner, by.read)
-    return given + normed_gradient(of_h, x, layer.input_layernorm), [*of_qkv, *of_o]
+    of_q = normed_gradient(rotary(of_q, *back), by_heads(qkv.q, at, place).transpose(1, 2), at.q_norm)
+    of_k = normed_gradient(rotary(of_k, *back), by_heads(qkv.k, at, place).transpose(1, 2), at.k_norm)
+    of_qkv = [one.flatten(0, 1).flatten(1) for one in (of_q, of_k, of_v)]
+    of_h, of_trained = gradients(of_qkv, h, qkv.inner, by.qkv)
+    return given + normed_gradient(of_h, x, layer.input_layernorm), [*of_trained, *of_o_trained]
 
 
-def reading(layer: Any, x: Tensor, by: Matrices) -> Read:
-    (q, k, v), inner = products(normed(x, layer.input_layernorm).to(by.read.a.dtype), by.read)
-    return Read(q, k, v, inner)
+def qkv_of(h: Tensor, by: Matrices) -> Qkv:
+    (q, k, v), inner = products(h.to(by.qkv.a.dtype), by.qkv)
+    return Qkv(q, k, v, inner)
 
 
-def gating(layer: Any, middle: Tensor, by: Matrices) -> Gated:
-    h = normed(middle, layer.pre_feedforward_layernorm).to(by.gate.a.dtype)
-    (opening, raised), inner = products(h, by.gate)
-    return Gated(opening, raised, inner)
+def gate_up_of(h: Tensor, by: Matrices) -> GateUp:
+    (gate, up), inner = products(h.to(by.gate_up.a.dtype), by.gate_up)
+    return GateUp(gate, up, inner)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -169,14 +169,14 @@ def rows(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def heads(layer: Any, read: Read, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+def heads(layer: Any, qkv: Qkv, place: Place) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as attention takes them: (batch, heads, length, size)."""
     at = layer.self_attn
     q, k = (
-        turned(normed(by_heads(one, at, place).transpose(1, 2), module), place.cos, place.sin).transpose(1, 2)
-        for one, module in ((read.q, at.q_norm), (read.k, at.k_norm))
+        rotary(normed(by_heads(one, at, place).transpose(1, 2), module), place.cos, place.sin).transpose(1, 2)
+        for one, module in ((qkv.q, at.q_norm), (qkv.k, at.k_norm))
     )
-    return q, k, by_heads(read.v, at, place)
+    return q, k, by_heads(qkv.v, at, place)
 
 
 def scale_and_window(layer: Any, place: Place) -> tuple[float, int]:

@@ -17,12 +17,12 @@ from torch.autograd import Function
 from potstill import estimate
 from potstill.lean import decoder
 from potstill.lean.adapted import adapters
-from potstill.lean.decoder import Costly, Gated, Place, Read
+from potstill.lean.decoder import Costly, GateUp, Place, Qkv
 from potstill.lean.norms import Norm
 
 
 class Keep(enum.IntEnum):
-    """How much a layer keeps beside its input: so many of `decoder.Costly`, `Read` and `Gated`."""
+    """How much a layer keeps beside its input: so many of `decoder.Costly`, `Qkv` and `GateUp`."""
 
     NOTHING = 0
     COSTLY = 1
@@ -85,8 +85,8 @@ class Layer(Function):
         place = Place((x.shape[0], x.shape[1]), cos, sin)
         with torch.autocast("cpu", enabled=False):
             by = decoder.matrices(layer, trained, ctx.dtype)
-            result, costly, read, gated = decoder.compute(layer, x.flatten(0, 1), place, by)
-        kept = [costly, read, gated][: layer.kept]
+            result, *parts = decoder.compute(layer, x.flatten(0, 1), place, by)
+        kept = parts[: layer.kept]
         ctx.save_for_backward(x, cos, sin, *trained, *(tensor for part in kept for tensor in part))
         return result.view_as(x)
 
@@ -94,16 +94,19 @@ class Layer(Function):
     def backward(ctx: Any, *given: Tensor) -> Any:
         x, cos, sin, *saved = ctx.saved_tensors
         layer, rows, place = ctx.layer, x.flatten(0, 1), Place((x.shape[0], x.shape[1]), cos, sin)
-        trained = [saved.pop(0) for _ in range(2 * sum(map(len, decoder.projections(layer))))]
+        count = 2 * sum(map(len, decoder.projections(layer)))
+        trained, kept = saved[:count], saved[count:]
         with torch.autocast("cpu", enabled=False):
             by = decoder.matrices(layer, trained, ctx.dtype)
-            parts: tuple[Costly, Read | None, Gated | None]
+            parts: tuple[Costly, Qkv | None, GateUp | None]
             if ctx.kept == Keep.NOTHING:
                 parts = decoder.compute(layer, rows, place, by)[1:]
             elif ctx.kept == Keep.COSTLY:
-                parts = Costly(*saved), None, None
+                parts = Costly(*kept), None, None
             else:
-                parts = Costly(*saved[:5]), Read(*saved[5:9]), Gated(*saved[9:])
+                first = len(Costly._fields)
+                second = first + len(Qkv._fields)
+                parts = Costly(*kept[:first]), Qkv(*kept[first:second]), GateUp(*kept[second:])
             of_x, found = decoder.layer_gradients(layer, given[0].flatten(0, 1), rows, place, by, *parts)
         of_trained = (None if one is None else of_one for one, of_one in zip(trained, found, strict=True))
         return None, of_x.view_as(x), None, None, *of_trained

@@ -27,7 +27,7 @@ def inverse_rms(x: Tensor, eps: float) -> Tensor:
     return length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The rotary embedding of x (batch, length, heads, size); cos and sin are (batch, length, size)."""
     first, second = x.chunk(2, -1)
     cos, sin = (part[:, :, None, : first.shape[-1]].to(x.dtype) for part in (cos, sin))

@@ -17,9 +17,14 @@ def folder(tmp_path: Path) -> Path:
     return small_project(tmp_path / "project")
 
 
-@pytest.mark.parametrize(("config", "batch"), [("nano", 8), ("nano-lora", 16)])
-def test_two_processes_have_the_losses_of_one_with_twice_the_batch(folder: Path, config: str, batch: int):
-    options = {"sft.max_steps": 4, "sft.save_steps": 2, "sft.bf16": "false", "sft.max_length": 640}
+@pytest.mark.parametrize(
+    ("config", "batch", "changed"),
+    [("nano", 8, {}), ("nano-lora", 16, {}), ("nano-lora", 16, {"sft.gradient_checkpointing": "true"})],
+)
+def test_two_processes_have_the_losses_of_one_with_twice_the_batch(
+    folder: Path, config: str, batch: int, changed: dict[str, str]
+):
+    options = {"sft.max_steps": 4, "sft.save_steps": 2, "sft.bf16": "false", "sft.max_length": 640, **changed}
     prepare(folder, "one", config, **options)
     prepare(folder, "two", config, **options, **{"sft.per_device_train_batch_size": batch // 2})
     run_step(folder, "train.run", "-r", "one")
