@@ -5,6 +5,7 @@ run that is taken up in its third epoch sees the rows that it would have seen, a
 with twice the batch.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,16 +17,22 @@ WIDTH = 16
 # steps whose rows are sorted by length together: enough for hardly any padding; and of an epoch at most a quarter, so
 # that chance decides which rows meet
 SORTED_STEPS = 50
+# the share of padding up to which that is done
+MOST_PADDING = 0.05
+# rows that stay together where it is not: as many as a batch may have that is padded well. It does not follow the
+# batch, so that a run whose batch is halved for memory goes on with the same rows to a step
+GROUP = 16
 # tokens that fill a CPU's matrix products; more at once is not faster
 PIECE = 512
 
 
 def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: int) -> list[int]:
-    """Positions of all rows, each once: any `rows_per_step` in a row are of like length.
+    """Positions of all rows, each once, those of like length next to each other and the longest in the first step.
 
-    Rows are shuffled, cut into runs of up to SORTED_STEPS steps, and each run is sorted by length, longest first. The
-    longest row of all is in the first step, so that memory that does not suffice shows at once. It is the order of
-    transformers' group_by_length in the first epoch, which in a later one depends on what was drawn before.
+    Rows are shuffled, cut into runs of up to SORTED_STEPS steps, and each run is sorted by length, longest first: the
+    order of transformers' group_by_length in the first epoch, which in a later one depends on what was drawn before.
+    Where that leaves too much padding, as it does in a small set of very unlike rows, the whole epoch is sorted, cut
+    into groups and the groups are shuffled, so that a step of several groups still has short rows and long ones.
     """
     import torch
 
@@ -34,14 +41,27 @@ def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: in
     torch.empty((), dtype=torch.int64).random_(generator=draw)
     shuffled = torch.randperm(len(lengths), generator=draw).tolist()
     size = max(1, min(SORTED_STEPS, len(lengths) // (4 * rows_per_step))) * rows_per_step
-    order = [
-        row
-        for start in range(0, len(shuffled), size)
-        for row in sorted(shuffled[start : start + size], key=lambda i: lengths[i], reverse=True)
-    ]
+    order = longest_first(sorted_runs(shuffled, lengths, size), lengths, size)
+    group = min(rows_per_step, GROUP)
+    if padding_share(lengths, order, group) < MOST_PADDING:
+        return order
+    ordered = sorted_runs(shuffled, lengths, len(shuffled))
+    first, *others = [ordered[start : start + group] for start in range(0, len(ordered), group)]
+    # the rows that fill no group stay last, so that all others keep their places in a batch
+    last = [others.pop()] if others and len(others[-1]) < group else []
+    places = torch.randperm(len(others), generator=draw).tolist()
+    return list(itertools.chain(first, *(others[place] for place in places), *last))
+
+
+def sorted_runs(rows: Sequence[int], lengths: Sequence[int], size: int) -> list[int]:
+    runs = (rows[start : start + size] for start in range(0, len(rows), size))
+    return [row for run in runs for row in sorted(run, key=lambda i: lengths[i], reverse=True)]
+
+
+def longest_first(order: list[int], lengths: Sequence[int], size: int) -> list[int]:
+    """Exchanges the longest row of all with the first: memory that does not suffice shows at once."""
     if order:
-        starts = range(0, len(order), size)
-        longest = max(starts, key=lambda start: lengths[order[start]])
+        longest = max(range(0, len(order), size), key=lambda start: lengths[order[start]])
         order[0], order[longest] = order[longest], order[0]
     return order
 
@@ -66,12 +86,13 @@ def padded(longest: int) -> int:
 
 def padding(lengths: Sequence[int], batch: int, rows_per_step: int, seed: int) -> float:
     """The share of padding among the tokens of the first epoch, rounding to WIDTH included."""
-    order = epoch_order(lengths, rows_per_step, seed, 0)
-    computed = sum(
-        padded(max(lengths[row] for row in rows)) * len(rows)
-        for start in range(0, len(order), batch)
-        if (rows := order[start : start + batch])
-    )
+    return padding_share(lengths, epoch_order(lengths, rows_per_step, seed, 0), batch)
+
+
+def padding_share(lengths: Sequence[int], order: Sequence[int], batch: int) -> float:
+    """The share of padding where rows are read in this order."""
+    batches = (order[start : start + batch] for start in range(0, len(order), batch))
+    computed = sum(padded(max(lengths[row] for row in rows)) * len(rows) for rows in batches)
     return 1 - sum(lengths) / computed if computed else 0.0
 
 
