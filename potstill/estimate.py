@@ -19,15 +19,16 @@ from potstill.runs import Lora, TrainConfig
 
 # bytes: Python with torch, transformers, trl, unsloth and mlflow imported, measured on a CPU
 PROGRAM_BYTES = 1.1e9
-# the share of matrix multiplication's speed that a training step reaches, measured (benchmarks/train.py)
-REACHED = 0.25
+# the share of matrix multiplication's speed that a training step reaches, measured (benchmarks/train.py): with
+# transformers' layers, and with those of potstill/lean
+REACHED, LEAN_REACHED = 0.25, 0.4
 # tokens. On a CPU, the fused attention's backward pass takes twice as long as the plain one's, which takes memory by
 # the square of the length: up to here the plain one is used
 PLAIN_ATTENTION_UP_TO = 1024
 # what training an adapter on a CPU keeps for the backward pass; what would be more is made again
 KEPT_BYTES = 64e6
-# TRL projects so many tokens' logits at once
-LOGITS_AT_ONCE = 32768
+# logits in memory at once: of TRL on a GPU, so many of each token; of Unsloth on a CPU, so many in all
+GPU_LOGITS, CPU_LOGITS = 32768, 2**24
 FLOAT = 4
 GB = 1e9
 
@@ -122,9 +123,23 @@ def memory(settings: TrainConfig, shape: Shape, longest: int, answer: float, pro
         gradients=trained * own,
         optimizer=states * own,
         activations=kept if sft.gradient_checkpointing else saved,
-        logits=2 * foretold * min(shape.vocabulary, LOGITS_AT_ONCE) * FLOAT,
+        logits=logits_bytes(foretold, shape.vocabulary),
         program=PROGRAM_BYTES,
     )
+
+
+def logits_bytes(tokens: float, vocabulary: int) -> float:
+    """Of so many tokens' logits, probabilities and their gradients: the loss computes them in tiles."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 2 * tokens * min(vocabulary, GPU_LOGITS) * FLOAT
+    return 3 * min(tokens * vocabulary, CPU_LOGITS) * FLOAT
+
+
+def reached(settings: TrainConfig) -> float:
+    """The share of matrix multiplication's speed that a step is expected to reach."""
+    return LEAN_REACHED if lean(settings) else REACHED
 
 
 def lean(settings: TrainConfig) -> bool:

@@ -72,7 +72,7 @@ def predict(settings: TrainConfig, base: str, load: Load, processes: int) -> dic
     computed = estimate.operations(settings, shape, tokens / (1 - load.padding), load.mean, load.answer)
     dtype = torch.bfloat16 if sft.bf16 or settings.dtype == "bfloat16" else torch.float32
     at_once = round(sft.per_device_train_batch_size * load.mean)
-    step_s = computed / (estimate.machine_speed(shape, at_once, dtype) * estimate.REACHED)
+    step_s = computed / (estimate.machine_speed(shape, at_once, dtype) * estimate.reached(settings))
     return {
         "memory_bytes": memory.total,
         "step_s": step_s,
