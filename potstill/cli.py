@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from potstill import project
@@ -41,7 +41,7 @@ def workload_name(arguments: argparse.Namespace) -> str:
     return arguments.workload or project.load_project().workload
 
 
-def done(wrote: list[Path | str], following: str | None = None) -> None:
+def done(wrote: Sequence[Path | str], following: str | None = None) -> None:
     """The last lines of a step: what it wrote and the next command."""
     for path in wrote:
         print(f"wrote {path}")

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         snapshot = version.files()[split]
         for example in progress.track(snapshots.read(snapshot), f"stats {split}", snapshot.rows):
             describe.add(tally, example, prompt.render(example, tokenizer), job, max_length)
-    stats = {"workload": job.name, "snapshot": name, "base": settings.base, "max_length": max_length}
+    stats: Stats = {"workload": job.name, "snapshot": name, "base": settings.base, "max_length": max_length}
     common = describe.commonest(tallies.values())
     stats["splits"] = {split: describe.summary(tally, common, split == "train") for split, tally in tallies.items()}
     lengths = {kind: {split: tally.lengths[kind] for split, tally in tallies.items()} for kind in LENGTHS}
@@ -190,7 +190,7 @@ def markdown(stats: Stats, found: list[Section]) -> str:
 def html(stats: Stats, found: list[Section]) -> str:
     import jinja2
 
-    drawn = [section._replace(plots=section.plots()) for section in found]
+    drawn = [{**section._asdict(), "plots": section.plots()} for section in found]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(stats=stats, sections=drawn)
 

@@ -145,8 +145,8 @@ def carry_out(
     report["newest"] = newest_without(job.name, stone, gone)
     target = project.reports(job.name) / f"takedown_{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
     write_json(target, report)
-    for path in leftovers(job.name, stone):
-        path.unlink(missing_ok=True)
+    for left in leftovers(job.name, stone):
+        left.unlink(missing_ok=True)
     if compact:
         removal.purge(project.database(), found.database)
         removal.purge(project.previous_database(), found.previous)

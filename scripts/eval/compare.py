@@ -62,7 +62,9 @@ def costs(a: Answers, b: Answers, measured: dict[str, Speed]) -> dict[str, float
     """USD per 1,000 answers by the prices of configs/gate.yaml: the strong model's by tokens, others by their time."""
     prices = gate.load_limits().prices
     found: dict[str, float] = {}
-    for key, side in (("a", a), ("b", b)) if prices else ():
+    if prices is None:
+        return found
+    for key, side in (("a", a), ("b", b)):
         answered = [row.prediction for row in side.rows]
         if answered[0].backend == f"litellm {prices.strong_model}":
             spent = [
