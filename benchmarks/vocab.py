@@ -1,9 +1,11 @@
 """Weighs and times Gemma 3 270M's shape in llama.cpp with its whole vocabulary and trimmed to a snapshot.
 
-Run: .venv/bin/python -m benchmarks.vocab -w batfit [--reserve 4096] [--threads 2] [--rounds 5]
+Run: .venv/bin/python -m benchmarks.vocab -w batfit [--reserve 4096] [--threads 2] [--rounds 5] [--llama .../bin/python]
 Random weights and a made-up vocabulary of 262,144 pieces in Gemma 3's layout (benchmarks/gemma_vocabulary.py): sizes
 and speeds are the real model's, what it says is not. Pieces that trimming drops are given zero weights in the whole
-model, as a tuned model does not say them; then both must give the same answers. The two answer in turns.
+model, as a tuned model does not say them; then both must give the same answers. The two answer in turns,
+one program at a time. With --llama, decoding alone is timed as well, by llama-cpp-python in an environment of its own
+(benchmarks/llama_peer.py), and the limit is on its speeds: they are what llama-bench reports.
 Prints ratios, writes reports/benchmark_vocab.json, and exits 100 when a limit of the project's own is missed. With
 --folder the made-up model is kept there for the next time.
 """
@@ -14,6 +16,7 @@ import importlib
 import json
 import multiprocessing
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -34,7 +37,7 @@ SHAPE |= {"max_position_embeddings": 32_768}
 TYPES = ("Q4_0", "Q8_0")
 # of the texts of the samples, every how many is learnt from
 TAKE = 16
-PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 2, 48, 32
+PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 2, 48, 128
 STOPS = [1, 106]
 
 
@@ -44,6 +47,7 @@ def main() -> int:
     parser.add_argument("--reserve", type=int, default=4096, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--llama", type=Path, help="a Python with llama-cpp-python (default: none)")
     parser.add_argument("--folder", type=Path, help="where the made-up model is kept (default: nowhere)")
     arguments = parser.parse_args()
     project.go_offline()
@@ -145,33 +149,55 @@ def compare(
     sides = {"whole": (whole, prompts), "trimmed": (trimmed, [[new_ids[i] for i in ids] for ids in prompts])}
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     said: dict[str, list[list[int]]] = {name: [] for name in sides}
+    alone: dict[str, list[float]] = {name: [] for name in sides}
     paths = {name: folder.with_name(f"{name}.{file_type}.gguf") for name, (folder, _) in sides.items()}
-    with contextlib.ExitStack() as stack:
-        servers = {}
-        for name, (folder, _) in sides.items():
-            write_gguf(folder, paths[name], file_type)
-            servers[name] = stack.enter_context(llama.serve(paths[name], 256, parallel=1, threads=arguments.threads))
-        # one answer each in turn, so that what else the machine does slows both alike
-        for turn in range(arguments.rounds * len(prompts)):
+    for name, (folder, _) in sides.items():
+        write_gguf(folder, paths[name], file_type)
+    # each turn in a process of its own, as llama-bench has it: two models in one disturb each other, the smaller more
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        # in turns, so that what else the machine does slows both alike
+        for _ in range(arguments.rounds):
             for name, (_, ids) in sides.items():
-                answer = next(llama.generate(servers[name], [ids[turn % len(prompts)]], ANSWER_TOKENS))
-                speeds[name].append(answer.completion_tokens / answer.decode_ms * 1000)
-                said[name].append(answer.ids)
+                speed, answers = pool.apply(timed_answers, (paths[name], ids, arguments.threads))
+                speeds[name].append(speed)
+                said[name] += answers
+                if arguments.llama:
+                    alone[name].append(decoding(arguments.llama, paths[name], arguments.threads))
     back = [[kept[i] for i in ids] for ids in said["trimmed"]]
-    ratios = [fast / slow for slow, fast in zip(speeds["whole"], speeds["trimmed"], strict=True)]
     size = {name: path.stat().st_size for name, path in paths.items()}
-    row: dict[str, Any] = {"bytes": size, "tokens_per_s": {n: statistics.median(s) for n, s in speeds.items()}}
-    row |= {"turns": speeds, "bytes_ratio": size["trimmed"] / size["whole"], "median_ratio": statistics.median(ratios)}
-    # the fastest turn of each is the one that other programs disturbed least
-    row["speed_ratio"] = max(speeds["trimmed"]) / max(speeds["whole"])
+    row: dict[str, Any] = {"bytes": size, "bytes_ratio": size["trimmed"] / size["whole"], "answering": told(speeds)}
     row["same_outputs"] = sum(a == b for a, b in zip(said["whole"], back, strict=True)) / len(back)
-    print(
-        f"{file_type}: {size['whole'] / 1e6:.1f} -> {size['trimmed'] / 1e6:.1f} MB ({row['bytes_ratio']:.3f} x), "
-        f"decode, best turns {max(speeds['whole']):.1f} -> {max(speeds['trimmed']):.1f} tokens/s "
-        f"({row['speed_ratio']:.2f} x; median of turns {row['median_ratio']:.2f}), same {row['same_outputs']:.0%}",
-        flush=True,
-    )
+    print(f"{file_type}: {size['whole'] / 1e6:.1f} -> {size['trimmed'] / 1e6:.1f} MB ({row['bytes_ratio']:.3f} x)")
+    print(f"  answering {row['answering']}, same {row['same_outputs']:.0%}", flush=True)
+    if arguments.llama:
+        row["decoding"] = told(alone)
+        print(f"  decoding alone {row['decoding']}", flush=True)
+    row["speed_ratio"] = row.get("decoding", row["answering"])["ratio"]
     return row
+
+
+def told(speeds: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians of the turns' tokens per second and of their ratios; the best turn of each is the least disturbed one."""
+    ratios = [fast / slow for slow, fast in zip(speeds["whole"], speeds["trimmed"], strict=True)]
+    found: dict[str, Any] = {name: round(statistics.median(turns), 1) for name, turns in speeds.items()}
+    best = max(speeds["trimmed"]) / max(speeds["whole"])
+    return {**found, "ratio": round(statistics.median(ratios), 3), "ratio_of_best": round(best, 3), "turns": speeds}
+
+
+def decoding(python: Path, path: Path, threads: int) -> float:
+    """Tokens per second of llama.cpp's decoding alone."""
+    peer = Path(__file__).with_name("llama_peer.py")
+    command = [str(python), str(peer), str(path), str(threads), str(ANSWER_TOKENS)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def timed_answers(path: Path, prompts: list[list[int]], threads: int) -> tuple[float, list[list[int]]]:
+    """Tokens per second of decoding, and the answers."""
+    with llama.serve(path, 256, parallel=1, threads=threads) as server:
+        list(llama.generate(server, prompts[:1], ANSWER_TOKENS))
+        answers = list(llama.generate(server, prompts, ANSWER_TOKENS))
+    seconds = sum(answer.decode_ms for answer in answers) / 1000
+    return sum(answer.completion_tokens for answer in answers) / seconds, [answer.ids for answer in answers]
 
 
 if __name__ == "__main__":
