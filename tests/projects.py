@@ -106,7 +106,7 @@ CHAIN = [
     ("eval.report", "-r", "small"),
     ("package.export", "-r", "small"),
     # a model trained this briefly is of two minds about many a token, and eight bits decide some of them otherwise
-    ("package.parity", "-r", "small", "-o", "artifacts.gguf-q8_0.min_same_json=0.8"),
+    ("package.parity", "-r", "small", "-o", "artifacts.gguf-q8_0={min_same_json: 0.8, max_slot_drop: 0.05}"),
     ("eval.judge", "-r", "small"),
     ("eval.report", "-r", "small"),
 ]
