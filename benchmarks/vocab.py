@@ -168,10 +168,10 @@ def compare(
     row: dict[str, Any] = {"bytes": size, "bytes_ratio": size["trimmed"] / size["whole"], "answering": told(speeds)}
     row["same_outputs"] = sum(a == b for a, b in zip(said["whole"], back, strict=True)) / len(back)
     print(f"{file_type}: {size['whole'] / 1e6:.1f} -> {size['trimmed'] / 1e6:.1f} MB ({row['bytes_ratio']:.3f} x)")
-    print(f"  answering {row['answering']}, same {row['same_outputs']:.0%}", flush=True)
+    print(f"  answering {in_words(row['answering'])}, same {row['same_outputs']:.0%}", flush=True)
     if arguments.llama:
         row["decoding"] = told(alone)
-        print(f"  decoding alone {row['decoding']}", flush=True)
+        print(f"  decoding alone {in_words(row['decoding'])}", flush=True)
     row["speed_ratio"] = row.get("decoding", row["answering"])["ratio"]
     return row
 
@@ -182,6 +182,11 @@ def told(speeds: dict[str, list[float]]) -> dict[str, Any]:
     found: dict[str, Any] = {name: round(statistics.median(turns), 1) for name, turns in speeds.items()}
     best = max(speeds["trimmed"]) / max(speeds["whole"])
     return {**found, "ratio": round(statistics.median(ratios), 3), "ratio_of_best": round(best, 3), "turns": speeds}
+
+
+def in_words(found: dict[str, Any]) -> str:
+    speeds = f"{found['whole']} -> {found['trimmed']} tokens/s"
+    return f"{speeds}, median of turns {found['ratio']} x, best turns {found['ratio_of_best']} x"
 
 
 def decoding(python: Path, path: Path, threads: int) -> float:
