@@ -21,7 +21,7 @@ from potstill.runs import Lora, TrainConfig
 PROGRAM_BYTES = 1.1e9
 # the share of matrix multiplication's speed that a training step reaches, measured (benchmarks/train.py): with
 # transformers' layers, and with those of potstill/lean
-REACHED, LEAN_REACHED = 0.25, 0.35
+REACHED, LEAN_REACHED = 0.25, 0.3
 # tokens. On a CPU, the fused attention's backward pass takes twice as long as the plain one's, which takes memory by
 # the square of the length: up to here the plain one is used
 PLAIN_ATTENTION_UP_TO = 1024
