@@ -17,11 +17,9 @@ WIDTH = 16
 # steps whose rows are sorted by length together: enough for hardly any padding; and of an epoch at most a quarter, so
 # that chance decides which rows meet
 SORTED_STEPS = 50
-# the share of padding up to which that is done
-MOST_PADDING = 0.05
-# rows that stay together where it is not: as many as a batch may have that is padded well. It does not follow the
-# batch, so that a run whose batch is halved for memory goes on with the same rows to a step
-GROUP = 16
+# the share of padding up to which that is done, in batches of so many rows, or of a step's where those are fewer. It
+# does not follow the batch, so that a run whose batch is halved for memory goes on with the same rows to a step
+MOST_PADDING, COUNTED_BATCH = 0.05, 16
 # tokens that fill a CPU's matrix products; more at once is not faster
 PIECE = 512
 
@@ -31,8 +29,8 @@ def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: in
 
     Rows are shuffled, cut into runs of up to SORTED_STEPS steps, and each run is sorted by length, longest first: the
     order of transformers' group_by_length in the first epoch, which in a later one depends on what was drawn before.
-    Where that leaves too much padding, as it does in a small set of very unlike rows, the whole epoch is sorted, cut
-    into groups and the groups are shuffled, so that a step of several groups still has short rows and long ones.
+    Where that leaves too much padding, as it does in a small set of very unlike rows, the whole epoch is sorted and cut
+    into steps, and the steps are shuffled.
     """
     import torch
 
@@ -42,13 +40,12 @@ def epoch_order(lengths: Sequence[int], rows_per_step: int, seed: int, epoch: in
     shuffled = torch.randperm(len(lengths), generator=draw).tolist()
     size = max(1, min(SORTED_STEPS, len(lengths) // (4 * rows_per_step))) * rows_per_step
     order = longest_first(sorted_runs(shuffled, lengths, size), lengths, size)
-    group = min(rows_per_step, GROUP)
-    if padding_share(lengths, order, group) < MOST_PADDING:
+    if padding_share(lengths, order, min(rows_per_step, COUNTED_BATCH)) < MOST_PADDING:
         return order
     ordered = sorted_runs(shuffled, lengths, len(shuffled))
-    first, *others = [ordered[start : start + group] for start in range(0, len(ordered), group)]
-    # the rows that fill no group stay last, so that all others keep their places in a batch
-    last = [others.pop()] if others and len(others[-1]) < group else []
+    first, *others = [ordered[start : start + rows_per_step] for start in range(0, len(ordered), rows_per_step)]
+    # the rows that fill no step stay last, so that all others keep their places in one
+    last = [others.pop()] if others and len(others[-1]) < rows_per_step else []
     places = torch.randperm(len(others), generator=draw).tolist()
     return list(itertools.chain(first, *(others[place] for place in places), *last))
 

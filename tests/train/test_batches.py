@@ -64,7 +64,7 @@ def like_pages(rows: int, tail: float) -> list[int]:
 
 @pytest.mark.parametrize(
     ("rows", "tail", "batch", "accumulation"),
-    [(2000, 0.5, 8, 1), (2000, 0.5, 8, 8), (2000, 0.9, 16, 1), (500, 0.5, 8, 1), (500, 0.5, 8, 8), (500, 0.5, 4, 4)],
+    [(2000, 0.5, 8, 1), (2000, 0.5, 8, 8), (2000, 0.9, 16, 1), (500, 0.5, 8, 1), (500, 0.5, 8, 8), (2000, 0.5, 32, 2)],
 )
 def test_padding_is_below_5_percent_of_rows_like_html_pages(rows: int, tail: float, batch: int, accumulation: int):
     lengths = like_pages(rows, tail)
@@ -78,10 +78,10 @@ def test_padding_is_below_5_percent_of_rows_like_html_pages(rows: int, tail: flo
 @given(lengths=LENGTHS, per_step=st.integers(1, 40), seed=st.integers(0, 9))
 def test_a_small_set_is_padded_hardly_more_than_one_sorted_as_a_whole(lengths, per_step, seed):
     least = sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True)
-    group = min(per_step, batches.GROUP)
     order = batches.epoch_order(lengths, per_step, seed, 0)
-    found, bound = (batches.padding_share(lengths, rows, group) for rows in (order, least))
-    assert found < batches.MOST_PADDING or found == pytest.approx(bound)
+    counted = batches.padding_share(lengths, order, min(per_step, batches.COUNTED_BATCH))
+    found, bound = (batches.padding_share(lengths, rows, per_step) for rows in (order, least))
+    assert counted < batches.MOST_PADDING or found == pytest.approx(bound)
 
 
 def test_short_rows_and_long_ones_come_in_no_order_where_the_whole_epoch_is_sorted():
